@@ -7,10 +7,13 @@ WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin talos && cp target/release/talos /talos && mkdir /data
+    cargo build --release --locked --bin talos && cargo build --release --locked -p talos-module && \
+    cp target/release/talos target/release/libtalos_module.so / && mkdir /data
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /talos /usr/local/bin/talos
+# The accelerator, which an Envoy mounts from here.
+COPY --from=build /libtalos_module.so /usr/local/lib/talos/libtalos_module.so
 # Directory of the embedded database, if no volume is mounted there.
 COPY --from=build --chown=65532:65532 /data /var/lib/talos
 WORKDIR /var/lib/talos

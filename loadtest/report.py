@@ -1,8 +1,10 @@
 """Report of a comparison: a table in Markdown and CSV, and a plot in SVG."""
 
 import csv
-import html
+import re
 import statistics
+
+import plot
 
 
 def summary(values):
@@ -56,28 +58,41 @@ class Table:
 
     def svg(self, figure, title, subtitle):
         """Returns a bar chart of one figure, grouped by scenario, with a line from minimum to maximum."""
-        rows = [(scenario, server, summary(values)) for scenario, server, what, values in self.rows
-                if what == figure and "/" not in server and summary(values)]
-        width, row, left, right = 900, 26, 330, 90
-        top = max((most for _, _, (_, _, most) in rows), default=1)
-        scale = (width - left - right) / top
-        colours = {"talos": "#2b6cb0", "floor": "#a0aec0"}
-        out, y, before = [], 74, None
-        for scenario, server, (value, least, most) in rows:
-            y += 10 if before not in (None, scenario) else 0
-            label = f"{scenario} · {server}" if before != scenario else server
-            before = scenario
-            colour = colours.get(server.split(" ")[-1], "#68a691")
-            out.append(f'<text x="{left - 8}" y="{y + 15}" text-anchor="end">{html.escape(label)}</text>')
-            out.append(f'<rect x="{left}" y="{y + 3}" width="{value * scale:.1f}" height="16" fill="{colour}"/>')
-            out.append(f'<line x1="{left + least * scale:.1f}" x2="{left + most * scale:.1f}" y1="{y + 11}" y2="{y + 11}"/>')
-            out.append(f'<text x="{left + most * scale + 6:.1f}" y="{y + 15}">{number(value)}</text>')
-            y += row
-        return "\n".join([
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{y + 20}" font-family="sans-serif" '
-            'font-size="13" stroke-width="2">',
-            '<style>line{stroke:#1a202c}text{fill:#1a202c}</style><rect width="100%" height="100%" fill="#ffffff"/>',
-            f'<text x="20" y="30" font-size="18">{html.escape(title)}</text>',
-            f'<text x="20" y="52">{html.escape(subtitle)}</text>',
-            *out, "</svg>\n",
-        ])
+        groups = {}
+        for scenario, server, what, values in self.rows:
+            found = summary(values)
+            if what == figure and " / " not in server and found:
+                bar = plot.Bar(server, found[0], number(found[0]), found[1:])
+                groups.setdefault(scenario, []).append(bar)
+        return plot.bar_chart(title, subtitle, list(groups.items()))
+
+
+# The figure that is plotted of each profile, and the title of the plot.
+OF_CHECKS = ("CPU µs a Check", "CPU of the server, µs a Check")
+PLOTTED = {
+    "edge": ("Envoy's CPU µs a request", "CPU of Envoy, µs a request"),
+    "misses": ("p50 µs", "p50 of a Check and of a bare client, µs"),
+    "mixed": ("CPU µs an operation", "CPU of the server, µs an operation"),
+}
+
+
+def plot_of(table, profile, date, cpu, command):
+    """Returns the plot of a run of a profile."""
+    figure, title = PLOTTED.get(profile, OF_CHECKS)
+    return table.svg(figure, title, f"{date}, {cpu}; {command}")
+
+
+def read_written(markdown):
+    """Reads a written report, with the table beside it, as `read_written_text` does."""
+    return read_written_text(markdown.read_text(), markdown.with_suffix(".csv").read_text())
+
+
+def read_written_text(markdown, rows):
+    """Reads a written report: its table, and the profile, date, machine and command of its run."""
+    table = Table()
+    for row in csv.DictReader(rows.splitlines()):
+        values = [float(value) for value in row["rounds"].split()]
+        table.add(row["scenario"], row["server"], row["figure"], values)
+    command = re.search(r"^# `(.+)`$", markdown, re.M).group(1)
+    date, cpu = (re.search(rf"^- {fact}: (.+)$", markdown, re.M).group(1) for fact in ("date", "cpu"))
+    return table, command.split()[1], date, cpu, command

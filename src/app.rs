@@ -17,11 +17,16 @@ mod jwks_refresh;
 mod limits;
 mod listeners;
 mod log_ages;
+mod paths;
 mod polling;
 mod preflight;
 mod probes;
 mod progress;
+#[cfg(not(feature = "sim"))]
 mod relay;
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub mod relay;
 mod reload;
 mod serve;
 mod shrink_guard;

@@ -21,7 +21,7 @@ pub use call::{Call, Origin, Outcome};
 pub use chain::{ChainKey, ChainKeys};
 pub use failures::Failure;
 pub use file::OutsideChange;
-pub use log::{AuditError, AuditLog, HeadReporter, WriteFailed, check_writable, instance};
+pub use log::{AuditError, AuditLog, HeadReporter, WriteFailed, check_writable, instance, is_in_use};
 pub use writer::{LogSettings, NoticedChange};
 
 use std::time::Duration;

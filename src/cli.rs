@@ -11,6 +11,7 @@ mod doctor;
 mod events;
 mod exit;
 mod health;
+mod hints;
 mod init;
 mod input;
 mod jsonpath;
@@ -26,6 +27,7 @@ mod scopes;
 mod server;
 mod source;
 mod status;
+mod stderr;
 mod usage;
 mod whoami;
 

@@ -3,6 +3,8 @@
 //! There are two readings that are never mixed. [`Timestamp`] is wall time, for rows and tokens.
 //! [`BootTime`] measures durations and goes on while the machine is suspended (CLOCK_BOOTTIME).
 
+use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,54 +13,69 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// Wall time in microseconds since 1970-01-01T00:00:00Z.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Timestamp(i64);
+///
+/// An optional one takes no more memory: the bits are those of the number with its sign inverted,
+/// so that they sort like the number, and zero is none of them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(NonZeroU64);
+
+/// Bit of the sign.
+const SIGN: u64 = 1 << 63;
 
 impl Timestamp {
-    /// Converts from microseconds since the epoch.
+    /// Converts from microseconds since the epoch. The least number counts as the next one.
     pub const fn from_micros(micros: i64) -> Self {
-        Self(micros)
+        match NonZeroU64::new(micros as u64 ^ SIGN) {
+            Some(bits) => Self(bits),
+            None => Self(NonZeroU64::MIN),
+        }
     }
 
     /// Converts from seconds since the epoch; saturates far outside of any real date.
     pub const fn from_secs(secs: i64) -> Self {
-        Self(secs.saturating_mul(1_000_000))
+        Self::from_micros(secs.saturating_mul(1_000_000))
     }
 
     /// Returns microseconds since the epoch.
     pub const fn as_micros(self) -> i64 {
-        self.0
+        (self.0.get() ^ SIGN) as i64
     }
 
     /// Returns whole seconds since the epoch, rounded down.
     pub const fn as_secs(self) -> i64 {
-        self.0.div_euclid(1_000_000)
+        self.as_micros().div_euclid(1_000_000)
     }
 
     /// Adds a duration; saturates.
     pub fn plus(self, after: Duration) -> Self {
-        Self(self.0.saturating_add(micros(after)))
+        Self::from_micros(self.as_micros().saturating_add(micros(after)))
     }
 
     /// Subtracts a duration; saturates.
     pub fn minus(self, before: Duration) -> Self {
-        Self(self.0.saturating_sub(micros(before)))
+        Self::from_micros(self.as_micros().saturating_sub(micros(before)))
     }
 
     /// Parses RFC 3339 in any time zone; truncates to microseconds.
     pub fn from_rfc3339(text: &str) -> Option<Self> {
         let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
-        i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000)).ok().map(Self)
+        i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000)).ok().map(Self::from_micros)
     }
 
     /// Formats as RFC 3339 in UTC, with as many fractional digits as the value needs.
     pub fn to_rfc3339(self) -> String {
-        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000)
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.as_micros()) * 1_000)
             .ok()
             .and_then(|time| time.format(&Rfc3339).ok())
             // Only years beyond 9999 have no such text, and no field can hold one: a TTL is 10
             // years at most.
             .unwrap_or_else(|| "9999-12-31T23:59:59Z".to_owned())
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_tuple("Timestamp").field(&self.as_micros()).finish()
     }
 }
 
@@ -145,7 +162,7 @@ impl Clock {
 
     /// Creates a clock for tests that stands at `now` until [`Clock::advance`] moves it.
     pub fn manual(now: Timestamp) -> Self {
-        let (wall, boot) = (AtomicI64::new(now.0), AtomicU64::new(1_000_000));
+        let (wall, boot) = (AtomicI64::new(now.as_micros()), AtomicU64::new(1_000_000));
         Self(Source::Manual(Arc::new(ManualClock { wall, boot })))
     }
 
@@ -166,11 +183,11 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads it")]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Source::Manual(manual) => Timestamp(manual.wall.load(Ordering::SeqCst)),
+            Source::Manual(manual) => Timestamp::from_micros(manual.wall.load(Ordering::SeqCst)),
             Source::Read(read) => read().wall,
             Source::System => match std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
-                Ok(since) => Timestamp(micros(since)),
-                Err(before) => Timestamp(-micros(before.duration())),
+                Ok(since) => Timestamp::from_micros(micros(since)),
+                Err(before) => Timestamp::from_micros(-micros(before.duration())),
             },
         }
     }
@@ -215,6 +232,17 @@ mod tests {
         ] {
             assert_eq!(Timestamp::from_rfc3339(text).map(Timestamp::as_micros), micros, "{text}");
         }
+    }
+
+    #[test]
+    fn timestamps_are_their_microseconds_and_sort_like_them() {
+        let micros = [i64::MIN + 1, -1_000_000, -1, 0, 1, 1_790_000_000_000_000, i64::MAX];
+        let times = micros.map(Timestamp::from_micros);
+        assert_eq!(times.map(Timestamp::as_micros), micros);
+        assert!(times.is_sorted());
+        assert_eq!(Timestamp::from_micros(i64::MIN), times[0]);
+        assert_eq!(size_of::<Option<Timestamp>>(), size_of::<Timestamp>());
+        assert_eq!(format!("{:?}", times[1]), "Timestamp(-1000000)");
     }
 
     #[test]

@@ -4,8 +4,10 @@
 //! and where it was set. Nothing here reads the environment of the process: it is an argument.
 
 mod admin;
+mod advice;
 mod authz;
 mod cache;
+mod contradictions;
 mod credential_source;
 mod credentials;
 mod env;
@@ -19,6 +21,7 @@ mod merged_config;
 mod model;
 mod openings;
 mod place;
+mod placeholders;
 mod reload;
 mod retired;
 mod route_name;

@@ -106,6 +106,7 @@ fn key_routes() -> Routes {
         .at(&STATUS, status)
         .at(&follow_operations::EVENTS, follow::events)
         .at(&follow_operations::EXPLAIN, follow::explain)
+        .at(&policy_operations::LIST_POLICIES, policies::list_policies)
         .at(&policy_operations::CHECK_POLICIES, policies::check_policies)
         .at(&policy_operations::PREVIEW_SCOPES, policies::preview_scopes)
         .merge(public_routes())

@@ -9,6 +9,7 @@ mod differences;
 mod fields;
 mod grace;
 mod id;
+mod interned;
 mod pattern;
 mod provenance;
 mod rate;
@@ -33,7 +34,7 @@ pub use fields::{ActorId, KeyName, MAX_LABEL, Metadata, TEN_YEARS};
 pub use grace::UnusedGrace;
 pub use id::{KeyId, KeyKind, NetworkId};
 pub use pattern::NamePattern;
-pub use provenance::Provenance;
+pub use provenance::{KeyProvenance, Provenance};
 pub use rate::{RatePolicy, RateUnit};
 pub use rate_policies::{NamedRatePolicy, PolicyName, RateEnforcer, RatePolicies, RateScope};
 pub use refill::{MAX_CREDITS, Refill, RefillInterval, RefillSchedule};
@@ -69,6 +70,8 @@ pub struct Key {
     pub rate_policy: Option<RatePolicy>,
     /// All rate policies, `default` among them; unset if it is the only one that was ever set.
     pub rate_policies: RatePolicies,
+    /// Rate policies of its actor, which count the uses of all keys of that together.
+    pub actor_limits: RatePolicies,
     /// Credits, if its uses cost some.
     pub credits: Option<Arc<Credits>>,
     /// Time at which it was issued or imported.
@@ -80,13 +83,13 @@ pub struct Key {
     /// End of the grace period after its rotation.
     pub superseded: Option<Timestamp>,
     /// Grace period that uses put off.
-    pub unused_grace: Option<UnusedGrace>,
+    pub unused_grace: Option<Box<UnusedGrace>>,
     /// Revocation. Never removed once set.
-    pub revocation: Option<Revocation>,
+    pub revocation: Option<Box<Revocation>>,
     /// Suspensions, which leave its status alone.
     pub suspensions: Suspensions,
     /// Callers that made and changed it, and the keys before and after it.
-    pub provenance: Provenance,
+    pub provenance: KeyProvenance,
     /// Last use, to the day.
     pub last_used: Option<Timestamp>,
     /// Number of its last change in the mutation log. 0 if it has none.
@@ -119,26 +122,50 @@ impl Key {
         self.rate_policy = policy;
     }
 
-    /// Returns whether it has a rate policy, whoever enforces it.
+    /// Returns whether it or its actor has a rate policy, whoever enforces it.
     pub const fn has_rate_policy(&self) -> bool {
-        self.rate_policy.is_some() || !self.rate_policies.is_unset()
+        self.rate_policy.is_some() || self.has_named_rate_policies()
+    }
+
+    /// Returns whether uses may be charged to more than the policy named `default` of the key.
+    pub const fn has_named_rate_policies(&self) -> bool {
+        !self.rate_policies.is_unset() || !self.actor_limits.is_unset()
     }
 
     /// Returns the value of the `RateLimit-Policy` header
     /// (draft-ietf-httpapi-ratelimit-headers).
     pub fn rate_policy_header(&self) -> Option<String> {
-        match self.rate_policies.is_unset() {
-            true => self.rate_policy.map(|policy| policy.header_named(PolicyName::DEFAULT.as_str())),
-            false => self.rate_policies.header(),
+        match self.has_named_rate_policies() {
+            false => self.rate_policy.map(|policy| policy.header_named(PolicyName::DEFAULT.as_str())),
+            true => RatePolicies::header(self.all_rate_policies()),
         }
+    }
+
+    /// Returns its rate policies and those of its actor, each of which takes the place of a policy
+    /// of the key that has the same name and counts by actor.
+    fn all_rate_policies(&self) -> impl Iterator<Item = NamedRatePolicy> {
+        let alone = self.rate_policy.filter(|_| self.rate_policies.is_unset());
+        let alone = alone.map(NamedRatePolicy::default_of);
+        let own = alone.into_iter().chain(self.rate_policies.as_slice().iter().copied());
+        let of_actor = self.actor_limits.as_slice();
+        let is_replaced = move |policy: &NamedRatePolicy| {
+            policy.scope == RateScope::Actor && of_actor.iter().any(|other| other.name == policy.name)
+        };
+        own.filter(move |policy| !is_replaced(policy)).chain(of_actor.iter().copied())
+    }
+
+    /// Returns the limits that Envoy enforces, requests and unit, each with the name of its policy.
+    /// A policy of the key goes before one of its actor with the same name.
+    pub fn envoy_limits(&self) -> impl Iterator<Item = (PolicyName, (u32, &'static str))> {
+        let own = self.rate_policies.as_slice();
+        let is_own = move |name: PolicyName| own.iter().any(|policy| policy.name == name);
+        let of_actor = self.actor_limits.as_slice().iter().filter(move |policy| !is_own(policy.name));
+        own.iter().chain(of_actor).filter_map(|policy| Some((policy.name, policy.envoy_limit()?)))
     }
 
     /// Returns the rate policies for which Talos counts uses.
     pub fn counted_rate_policies(&self) -> impl Iterator<Item = NamedRatePolicy> {
-        let alone = self.rate_policy.filter(|_| self.rate_policies.is_unset());
-        let alone = alone.map(NamedRatePolicy::default_of);
-        let all = alone.into_iter().chain(self.rate_policies.as_slice().iter().copied());
-        all.filter(NamedRatePolicy::is_counted)
+        self.all_rate_policies().filter(NamedRatePolicy::is_counted)
     }
 
     /// Bounds the last use by `now`: it was written by another clock, which may have been ahead.

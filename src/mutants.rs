@@ -39,11 +39,30 @@ pub enum Mutant {
     NotPublished,
     /// A server's answer that a key is unknown counts after another server has taken over.
     UnknownAnywhere,
+    /// The module in Envoy counts its lease from the arrival of an answer. The next four are made
+    /// by the simulated stream.
+    EdgeFromTheArrival,
+    /// Changes that come with an answer are applied when the next one comes.
+    EdgeChangesLate,
+    /// The age of the lease is measured by a clock that stands still in a suspend.
+    EdgeOtherClock,
+    /// Entries of one stream are used with the knowledge of the next.
+    EdgeTwoStreams,
+    /// The server answers with entries that aren't fresh any more.
+    EdgeUnchecked,
+    /// Entries that others put into Redis count as if they were read just now.
+    SharedUnstamped,
+    /// The relayed lease counts from the arrival of the response.
+    RelayFromTheArrival,
+    /// A request is answered by a poll that began before it was read.
+    RelayOfBefore,
+    /// A change of an actor leaves the rows of its keys fresh.
+    ActorsIgnored,
 }
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 25] = [
         Self::DeleteOnly,
         Self::LeaseFromTheEnd,
         Self::NumberAfterTheRow,
@@ -60,6 +79,15 @@ impl Mutant {
         Self::WrittenIgnored,
         Self::NotPublished,
         Self::UnknownAnywhere,
+        Self::EdgeFromTheArrival,
+        Self::EdgeChangesLate,
+        Self::EdgeOtherClock,
+        Self::EdgeTwoStreams,
+        Self::EdgeUnchecked,
+        Self::SharedUnstamped,
+        Self::RelayFromTheArrival,
+        Self::RelayOfBefore,
+        Self::ActorsIgnored,
     ];
 }
 

@@ -11,6 +11,9 @@ mod health;
 mod probe;
 mod sentinel;
 mod settings;
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub mod simulated;
 mod single;
 mod tls;
 

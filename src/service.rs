@@ -42,14 +42,15 @@ pub use actors::{ActorUpdate, CountedActor, MAX_COUNTED_KEYS};
 pub use delete::{ErasedActor, MAX_ERASED};
 pub use derive::{DeriveRequest, Derived};
 pub use events::{
-    DEFAULT_EVENTS, FeedPosition, FeedStart, FollowRequest, Followed, LoggedEvent, MAX_EVENTS, MAX_WAIT,
+    DEFAULT_EVENTS, EventFilter, FeedPosition, FeedStart, FollowRequest, Followed, LoggedEvent, MAX_EVENTS,
+    MAX_WAIT,
 };
 pub use filter::MAX_FILTER;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use filter::parse as parse_filter;
 pub use last_used::{UseQueue, UseWriter, use_queue};
 pub use list::{DEFAULT_PAGE, ListRequest, Listed, MAX_PAGE};
-pub use mint::MintError;
+pub use mint::{MintError, Minted};
 pub use new_key::{ImportRequest, Issued, KeyMaterial, KeyRequest};
 pub use policy_check::{BreakingKey, BreakingKeys, PolicyCheckRequest};
 pub use revoke::{MAX_DESCRIPTION, Revoked};
@@ -61,6 +62,7 @@ pub use update::{Expiry, Fixed, Update};
 
 use bulkhead::Bulkhead;
 use events::Followers;
+use fresh_until::LeaseEnd;
 use hash_upgrades::HashUpgrades;
 use lookup::{LookupKey, LookupResult};
 use outstanding::Outstanding;
@@ -157,6 +159,7 @@ impl ServiceBuilder {
             signers: Signers::default(),
             followers: Followers::default(),
             credit_failures: AtomicU64::new(0),
+            lease_end: LeaseEnd::default(),
             lookups: SingleFlight::default(),
         }
     }
@@ -196,6 +199,7 @@ pub struct Service {
     pub signers: Signers,
     upgrades: HashUpgrades,
     credit_failures: AtomicU64,
+    lease_end: LeaseEnd,
     upstream_headers_len: UpstreamHeadersLen,
     followers: Followers,
     lookups: SingleFlight<LookupKey, LookupResult>,

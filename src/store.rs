@@ -64,7 +64,6 @@ use std::sync::{Arc, OnceLock};
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use sqlx::any::AnyConnectOptions;
-use sqlx::{AnyConnection, Connection};
 use tokio::sync::Notify;
 
 pub use actor_limits::{ActorLimit, InsertLimits};
@@ -129,6 +128,27 @@ pub enum StoreError {
         /// Host and port, or socket.
         server: String,
     },
+    /// An SQLite file that must be there isn't.
+    #[error("there is no file {file}: `talos migrate up` makes it, or name another in db.dsn")]
+    NoFile {
+        /// The file.
+        file: String,
+    },
+    /// The log of an SQLite file was removed, and a process still has the file open.
+    #[error(
+        "{file}-wal was removed or replaced while a process has {file} open (SQLite's error 522): end every process that \
+         uses the file, then start again; docs/upgrade.md tells how a file is restored"
+    )]
+    LogRemoved {
+        /// The file.
+        file: String,
+    },
+    /// The database has an encoding that lacks letters.
+    #[error(
+        "the encoding of the database is {0}, which lacks letters that names and metadata may have: it must be UTF8. Make \
+         another by CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and move the data by pg_dump and pg_restore"
+    )]
+    Encoding(String),
     /// The schema is older than this program.
     #[error(
         "the database's schema is at version {found}, this program needs {needed}: run `talos migrate up`"
@@ -328,7 +348,7 @@ impl Store {
             Some(path) => {
                 // Creates the file if it may. Later connections don't, as they would create an
                 // empty database in the place of one that was removed.
-                AnyConnection::connect_with(&options).await?.close().await?;
+                first_contact::open_file(&options, path).await?;
                 (
                     Some(Arc::new(TrackedFile::new(path, eviction.clone())?)),
                     dsn.clone().existing_only().url.parse()?,

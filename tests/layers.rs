@@ -105,7 +105,7 @@ const LAYERS: &[Layer] = &[
             ("doctor", "authz config settings"),
             (
                 "app",
-                "admin_auth audit authz cache caller clock config error http key limit plane \
+                "admin_auth audit authz cache caller clock config error http key limit mutants plane \
                  readiness redis rng service settings store telemetry tls",
             ),
             (

@@ -13,28 +13,30 @@ use crate::stream::StreamId;
 use crate::work;
 
 impl<T> Session<T> {
-    /// Sends a whole response: a head, one message in two parts, and trailers.
+    /// Sends a whole response: a head, one message, and trailers. The message is a prefix, and as
+    /// many bytes as stand beside it, which `write` appends.
     ///
     /// The stream is reset when the response must wait and finds no room where others wait.
     pub fn respond(
         &mut self,
         id: StreamId,
         head: &HeaderBlock,
-        prefix: &[u8],
-        message: &Bytes,
+        (prefix, message_len): (&[u8], usize),
+        write: impl FnOnce(&mut Vec<u8>),
         trailers: &HeaderBlock,
     ) {
         let Some(stream) = self.streams.get(&id) else {
             return;
         };
-        let length = prefix.len() + message.len();
+        let length = prefix.len() + message_len;
         let window = self.send_window.min(self.initial_window_size + stream.window_offset);
         let fits = length <= MAX_FRAME_SIZE && length as i64 <= window;
         if !fits || stream.headers_sent || self.owes_table_size_update || self.is_output_full() {
             if self.has_room(id, length) {
                 self.send_headers(id, head);
-                // A copy, as the message may lie in a larger buffer.
-                self.send_data(id, [prefix, message].concat().into());
+                let mut data = Vec::with_capacity(length);
+                write_message(prefix, length, write, &mut data);
+                self.send_data(id, data.into());
                 self.end_stream(id, EndStream::Trailers(trailers.clone()));
             }
             return;
@@ -45,8 +47,7 @@ impl<T> Session<T> {
         self.out.reserve(3 * FRAME_HEADER_LEN + head.len() + length + trailers.len());
         frame::write(frame_type::HEADERS, flag::END_HEADERS, id, head, &mut self.out);
         frame::write_header(frame_type::DATA, 0, id, length, &mut self.out);
-        self.out.extend_from_slice(prefix);
-        self.out.extend_from_slice(message);
+        write_message(prefix, length, write, &mut self.out);
         let ends = flag::END_HEADERS | flag::END_STREAM;
         frame::write(frame_type::HEADERS, ends, id, trailers, &mut self.out);
         self.complete(id);
@@ -179,4 +180,13 @@ impl<T> Session<T> {
             }
         }
     }
+}
+
+/// Appends a message of `length` bytes, whatever `write` does: frames stay in step.
+fn write_message(prefix: &[u8], length: usize, write: impl FnOnce(&mut Vec<u8>), out: &mut Vec<u8>) {
+    let end = out.len() + length;
+    out.extend_from_slice(prefix);
+    write(out);
+    debug_assert_eq!(out.len(), end, "the message has another length");
+    out.resize(end, 0);
 }

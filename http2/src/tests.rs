@@ -61,7 +61,8 @@ async fn echo(mut stream: DuplexStream, step: usize) {
                 let head = HeaderBlock::response(http::StatusCode::OK, &http::HeaderMap::new());
                 let last = (http::HeaderName::from_static("last"), http::HeaderValue::from_static("word"));
                 let trailers = HeaderBlock::trailers(&http::HeaderMap::from_iter([last]));
-                session.respond(id, &head, b"", &message.into(), &trailers);
+                let body = (&b""[..], message.len());
+                session.respond(id, &head, body, |out| out.extend_from_slice(&message), &trailers);
             }
         }
         input.drain(..taken);

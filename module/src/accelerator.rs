@@ -105,9 +105,11 @@ impl Accelerator {
         self.state.load()
     }
 
-    /// Replaces what is known.
-    pub(crate) fn set_state(&self, state: Option<Arc<State>>) {
-        self.state.store(state);
+    /// Replaces what is known; returns what was. The caller keeps that for a while: a thread of
+    /// Envoy's that looks at it just now must not be the one that frees all its entries.
+    #[must_use]
+    pub(crate) fn set_state(&self, state: Option<Arc<State>>) -> Option<Arc<State>> {
+        self.state.swap(state)
     }
 
     /// Notes a line for Envoy's log. Must not contain a secret.

@@ -66,14 +66,16 @@ pub(crate) fn run(accelerator: &Arc<Accelerator>) {
                 Err(error) => accelerator.note(format!("no runtime for the stream: {error}")),
             }
         }));
-        accelerator.set_state(None);
+        let old = accelerator.set_state(None);
         if let Err(payload) = served {
             PANICS.contain(now_micros, (), || std::panic::resume_unwind(payload));
         }
         if accelerator.is_over() {
+            std::thread::sleep(MIN_BACKOFF);
             return;
         }
         std::thread::sleep(PAUSE);
+        drop(old);
     }
 }
 
@@ -82,8 +84,9 @@ async fn serve(accelerator: &Accelerator) {
     loop {
         let mut has_begun = false;
         let ended = stream(accelerator, &mut has_begun).await;
-        accelerator.set_state(None);
+        let old = accelerator.set_state(None);
         if accelerator.is_over() {
+            sleep(MIN_BACKOFF).await;
             return;
         }
         if has_begun {
@@ -96,6 +99,7 @@ async fn serve(accelerator: &Accelerator) {
             }
         }
         sleep(backoff + jitter(backoff)).await;
+        drop(old);
         backoff = (backoff * 2).min(MAX_BACKOFF);
     }
 }
@@ -163,7 +167,7 @@ async fn exchange(
                     session.receive(message)?;
                     if !*has_begun && let Some(state) = session.state() {
                         *has_begun = true;
-                        accelerator.set_state(Some(Arc::clone(state)));
+                        drop(accelerator.set_state(Some(Arc::clone(state))));
                         accelerator.note("the stream to the server is open".to_owned());
                     }
                 }

@@ -10,7 +10,7 @@ use crate::config::{ConfigError, FilterSettings, MAX_EXTENSIONS, RouteSettings};
 use crate::credential::{self, Credential};
 use crate::entry::Entry;
 use crate::guard::PANICS;
-use crate::metadata::{DECISION, NAMESPACE};
+use crate::metadata::{ALLOW, ASKED, DECISION, NAMESPACE};
 use crate::now_micros;
 use crate::settings::Settings;
 use crate::state::{State, Usable};
@@ -20,7 +20,7 @@ const POLICY_METADATA: &str = "talos";
 /// Namespace in which Envoy Gateway puts annotations, where the server looks for a policy, too.
 const GATEWAY_METADATA: &str = "envoy-gateway";
 /// Time before the server is asked for an entry's successor again, in microseconds.
-const REFRESH_PAUSE_MICROS: i64 = 1_000_000;
+pub(crate) const REFRESH_PAUSE_MICROS: i64 = 1_000_000;
 /// Longest host that is sent with a question.
 const MAX_HOST: usize = 255;
 
@@ -91,6 +91,11 @@ impl Filter {
 
     /// Looks at a request of a route.
     pub(crate) fn on_request(&self, stream: &mut Stream<'_>, route: Option<&RouteSettings>) {
+        // An allow of some other filter's, or of this request before an internal redirect, would
+        // let it pass unchecked.
+        if stream.metadata_text(NAMESPACE, DECISION) == Some(ALLOW.as_bytes()) {
+            stream.set_metadata_text(NAMESPACE, DECISION, ASKED.as_bytes());
+        }
         for note in self.accelerator.take_notes() {
             abi::log(Level::Info, &format!("talos module: {note}"));
         }

@@ -30,10 +30,17 @@ mod host;
 #[allow(dead_code, reason = "the product's file, of which a part is used here")]
 mod ledger;
 mod metadata;
+#[cfg(feature = "sim")]
+#[path = "../../src/mutants.rs"]
+pub mod mutants;
 #[path = "../../src/cache/memory/prefix_hasher.rs"]
 mod prefix_hasher;
+mod rule;
 mod session;
 mod settings;
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub mod simulated;
 mod state;
 
 /// Returns boot time in microseconds.

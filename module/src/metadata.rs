@@ -12,6 +12,9 @@ pub(crate) const NAMESPACE: &str = "envoy.filters.http.ext_authz";
 pub(crate) const DECISION: &str = "decision";
 /// Value of [`DECISION`].
 pub(crate) const ALLOW: &str = "allow";
+/// Value of [`DECISION`] in place of an [`ALLOW`] that isn't the module's: the filter behind it
+/// asks, and overwrites it.
+pub(crate) const ASKED: &str = "asked";
 /// Field with the time until which the answer counts.
 const FRESH_UNTIL: &str = "fresh_until";
 

@@ -14,6 +14,8 @@ use talos_proto::edge::{
 use crate::cache::{Bounds, CacheKey};
 use crate::clock::{Clock, Moment};
 use crate::entry::Entry;
+#[cfg(feature = "sim")]
+use crate::mutants::{self, Mutant};
 use crate::settings::Settings;
 use crate::state::{Question, State};
 
@@ -182,6 +184,11 @@ impl Session {
         // Earlier ones aren't answered any more: answers come in order.
         let Some((_, asked_at)) = self.ticks.drain(..=place).next_back() else {
             return Err(ProtocolError::UnknownTick);
+        };
+        #[cfg(feature = "sim")]
+        let asked_at = match mutants::is_on(Mutant::EdgeFromTheArrival) {
+            true => self.clock.moment(),
+            false => asked_at,
         };
         apply(state, &knowledge.changes);
         if knowledge.generation != self.newest {

@@ -11,7 +11,8 @@ use crate::cache::{Bounds, Cache, CacheKey, KeyMap, get_recent, put_recent};
 use crate::clock::{BootTime, Clock, Moment, Timestamp};
 use crate::config::{Fingerprint, RouteSettings};
 use crate::entry::{Entry, SLOTS};
-use crate::ledger::{Lease, Ledger};
+use crate::ledger::Lease;
+use crate::rule::{Conditions, Rule};
 use crate::settings::Settings;
 
 /// Most questions that wait to be sent.
@@ -34,11 +35,9 @@ pub(crate) struct State {
     clock: Clock,
     /// SHA-256 midstate with the server's seed.
     seed: Sha256,
-    ledger: Ledger,
+    rule: Rule,
     /// Settings in force; `None` while nothing may be accelerated.
     settings: ArcSwapOption<Settings>,
-    /// Generation of the settings in force; 0 for none.
-    generation: AtomicU64,
     entries: Cache,
     asks: Mutex<Asks>,
     used: Mutex<Vec<Arc<Entry>>>,
@@ -83,9 +82,8 @@ impl State {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             clock,
             seed: Sha256::new().chain_update(index_seed),
-            ledger: Ledger::new(SLOTS),
+            rule: Rule::new(SLOTS),
             settings: ArcSwapOption::empty(),
-            generation: AtomicU64::new(0),
             entries: Cache::new(bounds),
             asks: Mutex::default(),
             used: Mutex::default(),
@@ -101,7 +99,7 @@ impl State {
     pub(crate) fn set_settings(&self, settings: Option<Arc<Settings>>) {
         let generation = settings.as_ref().map_or(0, |settings| settings.generation);
         // No reader finds entries of an older generation usable once this is stored.
-        self.generation.store(generation, Ordering::Release);
+        self.rule.set_generation(generation);
         self.settings.store(settings);
         self.entries.remove_if(|entry| entry.generation != generation);
         *self.asks.lock() = Asks::default();
@@ -129,13 +127,10 @@ impl State {
     /// Inserts an entry.
     pub(crate) fn insert(&self, key: CacheKey, entry: Entry) {
         let (lineage, position) = split(entry.stamp);
-        if position == MAX_POSITION || entry.generation != self.generation.load(Ordering::Acquire) {
+        if position == MAX_POSITION || entry.generation != self.rule.generation() {
             return;
         }
-        // An entry of a later lineage ends those of earlier ones.
-        while self.ledger.lineage() < lineage {
-            self.ledger.next_lineage();
-        }
+        self.rule.reach(lineage);
         self.asks.lock().known.remove(&key);
         self.entries.insert(key, Arc::new(entry));
     }
@@ -146,22 +141,20 @@ impl State {
     }
 
     /// Returns the moment at which an entry may be used: now, by the rule of revocations. The
-    /// lease is read first, then the slots, then the generation, then the time: whoever sees the
-    /// lease of a message sees all changes that came with it.
+    /// time is read last.
     pub(crate) fn usable(&self, entry: &Entry, settings: &Settings) -> Result<Usable, Unusable> {
-        let lease = self.ledger.lease();
         let (lineage, position) = split(entry.stamp);
-        let is_unchanged = self.ledger.is_unchanged(entry.slots, position, lineage);
-        let generation = self.generation.load(Ordering::Acquire);
+        let (slots, generation, is_removed) = (entry.slots, entry.generation, &entry.is_removed);
+        let conditions = Conditions { slots, lineage, position, generation, is_removed };
+        let (lease, is_current) = self.rule.read(&conditions);
         let now = self.clock.moment();
         let age = now.since(moment(lease)).as_micros();
         if lease.boot == 0 || age > u128::from(settings.lease_micros) {
             return Err(Unusable::NoLease);
         }
-        let is_current = generation == settings.generation && generation == entry.generation;
         let wall = now.wall.as_micros();
         let is_over = wall >= entry.expires || entry.key_end.is_some_and(|end| wall >= end);
-        if !is_unchanged || !is_current || is_over {
+        if !is_current || entry.generation != settings.generation || is_over {
             return Err(Unusable::Stale);
         }
         let left = settings.lease_micros.saturating_sub(u64::try_from(age).unwrap_or(u64::MAX));
@@ -173,17 +166,14 @@ impl State {
     pub(crate) fn raise(&self, slot: u32, value: u64) {
         if let Some(slot) = usize::try_from(slot).ok().filter(|slot| *slot < SLOTS) {
             let (lineage, position) = split(value);
-            self.ledger.raise(slot, lineage, position);
+            self.rule.raise(slot, lineage, position);
         }
     }
 
     /// Extends the lease to one that began at this moment, after all changes are applied. An
     /// earlier one than that in force is ignored.
     pub(crate) fn extend(&self, start: Moment) {
-        let boot = start.boot.as_micros();
-        if boot > self.ledger.lease().boot {
-            self.ledger.extend(Lease { boot, wall: start.wall.as_micros() });
-        }
+        self.rule.extend(Lease { boot: start.boot.as_micros(), wall: start.wall.as_micros() });
     }
 
     /// Queues a question about a credential that the server is just being asked about by
@@ -195,11 +185,9 @@ impl State {
         if asks.known.get(&key).is_some_and(|until| *until > now) || asks.queue.len() >= MAX_QUEUED_ASKS {
             return;
         }
+        // The stream's thread makes room: a flood of unknown credentials costs no time here.
         if asks.known.len() >= MAX_KNOWN_ASKS {
-            asks.known.retain(|_, until| *until > now);
-            if asks.known.len() >= MAX_KNOWN_ASKS {
-                return;
-            }
+            return;
         }
         asks.known.insert(key, now + ASK_PAUSE_MICROS);
         asks.queue.push(Question {
@@ -215,6 +203,9 @@ impl State {
     pub(crate) fn take_questions(&self, max: usize, min_wait_micros: u64) -> Vec<Question> {
         let now = self.clock.boot_now().as_micros();
         let mut asks = self.asks.lock();
+        if asks.known.len() >= MAX_KNOWN_ASKS / 2 {
+            asks.known.retain(|_, until| *until > now);
+        }
         let ripe = asks.queue.iter().take_while(|asked| asked.since + min_wait_micros <= now).count();
         asks.queue.drain(..ripe.min(max)).collect()
     }

@@ -128,6 +128,22 @@ fn what_is_in_doubt_is_left_alone() {
 }
 
 #[test]
+fn an_allow_that_is_not_the_modules_is_taken_back() {
+    let stage = Stage::warm();
+    let allow = prost_types::Value { kind: Some(Kind::StringValue("allow".to_owned())) };
+    let other = FakeRoute::new(r#"{"accelerate": false}"#).unwrap();
+    for route in [stage.route.0, other.0, std::ptr::null()] {
+        for lines in [&[("x-api-key", "good")][..], &[]] {
+            let mut stream = FakeStream::new(route, lines);
+            stream.metadata.insert("decision".to_owned(), allow.clone());
+            stage.filter.run(&mut stream);
+            assert_eq!((stream.text("decision"), stream.changes), (Some("asked"), 1));
+            assert_eq!(stream.headers.len(), lines.len());
+        }
+    }
+}
+
+#[test]
 fn the_policy_of_a_route_has_entries_of_its_own() {
     let stage = Stage::warm();
     let run = |metadata: &[(&'static str, &'static str, &'static str)]| {
@@ -216,34 +232,4 @@ fn no_thread_lets_a_changed_key_pass_once_another_has_not() {
         stage.server.change(1, 11);
     });
     assert!(is_gone.load(Ordering::SeqCst));
-}
-
-#[test]
-fn any_request_can_be_looked_at() {
-    let stage = Stage::warm();
-    let names =
-        ["authorization", "x-api-key", "x-talos-key-id", "x_talos_", "cookie", "", "x-talos-\u{e9}", ":path"];
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut random = |below: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as usize % below
-    };
-    for _ in 0..20_000 {
-        let mut stream = FakeStream::new(stage.route.0, &[]);
-        for _ in 0..random(6) {
-            let name = names[random(names.len())].as_bytes().to_vec();
-            let value = match random(4) {
-                0 => b"Bearer good".to_vec(),
-                1 => b"good".to_vec(),
-                2 => b"Bearer ".to_vec(),
-                _ => (0..random(40)).map(|_| random(256) as u8).collect(),
-            };
-            stream.headers.push((name, value));
-        }
-        let credentials = stream.values("authorization").len() + stream.values("x-api-key").len();
-        stage.filter.run(&mut stream);
-        assert!(!stream.passes() || credentials <= 2);
-        assert!(!stream.passes() || stream.values("x-talos-key-id") == ["k1"]);
-        assert_eq!(stream.counters.get(&4), None, "no hook has panicked");
-    }
 }

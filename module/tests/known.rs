@@ -49,7 +49,8 @@ fn a_known_key_passes_with_its_identity_and_without_forged_ones() {
         }
         until("the key is known", || send("authorization: Bearer good\r\n").0 == 200);
         let (status, head) = send(
-            "Authorization: bearer good\r\nX-Talos-Key-Id: forged\r\nX-Talos-Other: forged\r\n\
+            "Authorization: bearer good\r\nX-Talos-Key-Id: forged\r\nX-Talos-Key-Id: forged\r\n\
+             X-Talos-Other: forged\r\nX-Talos-Other: forged\r\nX.Talos.Actor.Id: forged\r\n\
              x-talos-network-id: forged\r\nx-mine: 1\r\n",
         );
         assert_eq!(status, 200);
@@ -80,6 +81,25 @@ fn a_known_key_passes_with_its_identity_and_without_forged_ones() {
         });
         let ask = server.with(|script| script.asks[0].clone());
         assert_eq!(ask.extensions[0].value, "reports:read");
+    }
+}
+
+#[test]
+fn what_is_redirected_within_envoy_is_checked_again() {
+    let upstream = echo();
+    for (version, program) in envoys().into_iter().filter(|(version, _)| !version.starts_with("1.37")) {
+        let server = Server::start();
+        server.know("good", entry());
+        let json = format!(r#"{{"socket": "{}"}}"#, server.socket.display());
+        let plain = "route: { cluster: upstream }";
+        let text = config(upstream, &(filter(&json) + &ext_authz()), &route(OPTED_IN));
+        assert!(text.contains(plain));
+        let text = text.replace(plain, "route: { cluster: upstream, internal_redirect_policy: {} }");
+        let envoy = Envoy::start(&program, &text, 2);
+        until("the key is known", || envoy.send(1, "/a", "x-api-key: good\r\n").0 == 200);
+        assert_eq!(envoy.send(0, "/moved", "").0, 200, "{version}: it follows the redirect");
+        // The token in place of the key isn't known, and ext_authz is not there.
+        assert_eq!(envoy.send(1, "/moved", "x-api-key: good\r\n").0, 503, "{version}");
     }
 }
 

@@ -26,8 +26,18 @@ use server::{Server, entry};
 use wait::until;
 
 const RELOADS: usize = 60;
+/// Ends of each Envoy under load, unless `TALOS_TEST_ENDS` says otherwise.
 const ENDS: usize = 5;
 const KEY: &str = "x-api-key: good\r\n";
+
+/// Ends the load when it is dropped, also by a panic.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// Envoys that let a known key pass.
 fn newer_envoys() -> impl Iterator<Item = (String, std::path::PathBuf)> {
@@ -91,7 +101,9 @@ fn it_ends_in_peace_under_load() {
         server.know("good", entry());
         let json = format!(r#"{{"socket": "{}"}}"#, server.socket.display());
         let text = config(upstream, &(filter(&json) + &ext_authz()), &route(OPTED_IN));
-        for _ in 0..ENDS {
+        for _ in
+            0..std::env::var("TALOS_TEST_ENDS").map_or(ENDS, |text| text.parse().expect("TALOS_TEST_ENDS"))
+        {
             let mut envoy = Envoy::start(&program, &text, 2);
             until("the key is known", || envoy.send(1, "/a", KEY).0 == 200);
             let port = envoy.ports[1];
@@ -113,4 +125,44 @@ fn it_ends_in_peace_under_load() {
             });
         }
     }
+}
+
+#[test]
+fn a_hot_restart_under_load_fails_no_request() {
+    let upstream = echo();
+    let Some((version, program)) = newer_envoys().last() else { return };
+    let server = Server::start();
+    server.know("good", entry());
+    let json = format!(r#"{{"socket": "{}"}}"#, server.socket.display());
+    // Without ext_authz, so that nothing fails while the second one knows no key yet.
+    let text = config(upstream, &filter(&json), &route(OPTED_IN));
+    let ports = vec![free_port(), free_port()];
+    let dir = tempfile::tempdir().unwrap();
+    let id = dir.path().join("base-id").display().to_string();
+    let times = ["--drain-time-s", "1", "--parent-shutdown-time-s", "10"];
+    let first = [&["--use-dynamic-base-id", "--base-id-path", id.as_str()][..], &times].concat();
+    let mut first = Envoy::start_with(tempfile::tempdir().unwrap(), &program, &text, ports.clone(), &first);
+    let is_known = |envoy: &Envoy| envoy.send(1, "/a", KEY).1.contains("x-talos-key-id: k1");
+    until("the key is known", || is_known(&first));
+    let is_over = AtomicBool::new(false);
+    // It stays until the load has ended.
+    let _second = std::thread::scope(|scope| {
+        let over = Over(&is_over);
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let status = send(ports[1], "/a", KEY).map(|reply| reply.0);
+                    assert!(matches!(status, Ok(200)), "{version}: {status:?}");
+                }
+            });
+        }
+        let id = std::fs::read_to_string(&id).unwrap();
+        let second = [&["--base-id", id.trim(), "--restart-epoch", "1"][..], &times].concat();
+        let second = Envoy::start_with(tempfile::tempdir().unwrap(), &program, &text, ports.clone(), &second);
+        let status = first.wait();
+        assert_eq!(status.code(), Some(0), "{version}: {status}\n{}", first.log());
+        until("the key is known again", || is_known(&second));
+        drop(over);
+        second
+    });
 }

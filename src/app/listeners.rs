@@ -28,6 +28,11 @@ pub(super) enum Socket {
     Unix(UnixStream),
 }
 
+/// Section of the configuration that sets a plane's listener.
+fn setting(plane: Plane) -> String {
+    format!("serve.{}", plane.section())
+}
+
 /// Raises the soft limit of open files, and so of connections, to the hard limit.
 pub(super) fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
@@ -151,7 +156,7 @@ impl Listener {
         let address = listen_address(host, port);
         let bound = bind(&address).await.map_err(|source| BindError { plane, address, source })?;
         if let Ok(address) = bound.local_addr() {
-            tracing::info!(plane = plane.section(), %address, "listening");
+            tracing::info!(plane = plane.name(), %address, setting = setting(plane), "listening");
         }
         Ok(Self::Tcp(bound))
     }
@@ -171,7 +176,8 @@ impl Listener {
             std::fs::remove_file(path).map_err(fail)?;
         }
         let bound = UnixListener::bind(path).map_err(fail)?;
-        tracing::info!(plane = plane.section(), path = %path.display(), "listening");
+        let setting = format!("serve.{}.socket", plane.section());
+        tracing::info!(plane = plane.name(), path = %path.display(), setting, "listening");
         Ok(Self::Unix(bound))
     }
 

@@ -2,9 +2,7 @@
 //!
 //! `talos serve` begins with it and `talos config check` is it, so both find the same.
 
-use std::path::Path;
-
-use super::{bind, build, denied_templates, deny_file, jwks_refresh};
+use super::{bind, build, denied_templates, deny_file, jwks_refresh, paths};
 use crate::admin_auth::AdminAuth;
 use crate::audit;
 use crate::clock::Clock;
@@ -73,8 +71,12 @@ impl Checks<'_> {
         if let Some(Some(file)) = self.require(dsn, None)
             && options.files
         {
-            self.require(directory("db.dsn", &file), Some("create it, or name another path"));
+            self.require(paths::file("db.dsn", &file), Some("create its directory, or name another path"));
         }
+        if options.files {
+            self.dsn_files(config);
+        }
+        self.expired(config);
         let uses_redis = config.cache.kind == CacheType::Redis
             || (config.rate_limit.backend == RateLimitBackend::Redis && !config.cache.redis.addrs.is_empty());
         if uses_redis {
@@ -89,6 +91,48 @@ impl Checks<'_> {
         }
         if config.tracing.enabled {
             self.require(traces::check_endpoint(&config.tracing), None);
+        }
+    }
+
+    /// Checks that the files of the DSN can be read.
+    fn dsn_files(&mut self, config: &Config) {
+        for (parameter, file) in Store::dsn_files(config.db.dsn.expose()) {
+            let read =
+                std::fs::File::open(&file).and_then(|mut file| std::io::Read::read(&mut file, &mut [0]));
+            let read = read.map_err(|error| {
+                format!("db.dsn: the parameter {parameter} names {}: {error}", file.display())
+            });
+            self.require(read, Some("name a PEM file that this user can read"));
+        }
+    }
+
+    /// Warns of retired values that have expired.
+    fn expired(&mut self, config: &Config) {
+        let now = Clock::system().now().as_secs();
+        let (hmac, credentials) = (&config.secrets.hmac, &config.credentials);
+        let prefix = &credentials.api_keys.prefix;
+        let mut found = vec![];
+        let mut look = |key: &str, ends: Vec<Option<i64>>| {
+            for (index, end) in ends.into_iter().enumerate() {
+                if end.is_some_and(|end| end <= now) {
+                    found.push(format!("{key}[{index}]: has expired, and verifies nothing any more"));
+                }
+            }
+        };
+        look("secrets.hmac.retired", hmac.retired.iter().map(|entry| entry.expires_at).collect());
+        for (key, entries) in [
+            ("credentials.issuer_retired", &credentials.issuer_retired),
+            ("credentials.api_keys.prefix.retired", &prefix.retired),
+            ("credentials.api_keys.prefix.public_retired", &prefix.public_retired),
+            (
+                "credentials.derived_tokens.macaroon.prefix.retired",
+                &credentials.derived_tokens.macaroon.prefix.retired,
+            ),
+        ] {
+            look(key, entries.iter().map(|entry| entry.expires_at).collect());
+        }
+        for text in found {
+            self.warn(&text, Some("remove it"));
         }
     }
 
@@ -118,7 +162,8 @@ impl Checks<'_> {
             ("serve.authz.socket", &config.serve.authz.socket, authz),
         ] {
             if let Some(path) = socket.as_ref().filter(|_| is_served) {
-                self.require(directory(key, path), Some("create it, or name another path"));
+                let cure = "create its directory, or name another path";
+                self.require(paths::socket(key, path), Some(cure));
             }
         }
         if let Some(path) = &config.authz.denied_template_file {
@@ -171,14 +216,5 @@ impl Checks<'_> {
             let cure = is_absent.then_some("name a key that is there, or add the key set that has it");
             self.require(checked.map_err(|error| format!("{place}{error}")), cure);
         }
-    }
-}
-
-/// Checks that the directory of a file is there.
-fn directory(key: &str, file: &Path) -> Result<(), String> {
-    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
-    match parent {
-        Some(parent) if !parent.is_dir() => Err(format!("{key}: there is no directory {}", parent.display())),
-        _ => Ok(()),
     }
 }

@@ -1,9 +1,13 @@
 //! Tries what a configuration needs from outside: database, Redis, key sets, listeners.
 
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
 use super::jwks_refresh;
 use super::listeners::Listener;
 use super::{bind, build};
 use crate::admin_auth::AdminAuth;
+use crate::audit;
 use crate::clock::Clock;
 use crate::config::{CacheType, Config, KeySetUrl, RateLimitBackend};
 use crate::plane::{Plane, Planes};
@@ -53,12 +57,33 @@ pub async fn probe(config: &Config, planes: Planes, is_metrics_port_set: bool) -
         };
         add(key, result.map(|()| "read".to_owned()));
     }
+    if let Some(path) = &config.audit.file {
+        // Serving takes another name then.
+        let state = match audit::is_in_use(path) {
+            true => "another process writes it, so this one writes a file beside it",
+            false => "is free",
+        };
+        add("audit.file".to_owned(), Ok(format!("{}: {state}", path.display())));
+    }
     for plane in planes.iter() {
         let subject = format!("serve.{}", plane.section());
         let is_free_choice = plane == Plane::Metrics && bind::chooses_port(planes, is_metrics_port_set);
         add(subject, listener(config, planes, plane, is_free_choice).await);
     }
+    if let Some(path) = config.serve.http.socket.as_ref().filter(|_| planes.contains(Plane::Admin)) {
+        add("serve.http.socket".to_owned(), socket(path));
+    }
     probes
+}
+
+/// Returns whether a socket can be bound.
+fn socket(path: &Path) -> Result<String, String> {
+    match UnixStream::connect(path) {
+        Ok(_) => {
+            Err(format!("{}: another process listens there: end it, or set another path", path.display()))
+        }
+        Err(_) => Ok(format!("{} is free", path.display())),
+    }
 }
 
 async fn database(config: &Config) -> Result<String, String> {
@@ -78,10 +103,7 @@ async fn listener(
         None => String::new(),
     };
     if let (Plane::Authz, Some(path)) = (plane, &config.serve.authz.socket) {
-        return match std::os::unix::net::UnixStream::connect(path) {
-            Ok(_) => Err(format!("{}: another process listens there", path.display())),
-            Err(_) => Ok(format!("{} is free{tls}", path.display())),
-        };
+        return socket(path).map(|free| format!("{free}{tls}"));
     }
     let (host, port, _) = bind::address(config, planes, plane);
     match Listener::probe(plane, host, port).await {

@@ -1,4 +1,5 @@
 //! Relays the mutation log through Redis to instances that can't reach the database.
+#![cfg_attr(not(feature = "sim"), allow(unreachable_pub, reason = "the simulation uses it"))]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +10,12 @@ use tokio::sync::Semaphore;
 use crate::cache::freshness::{RelayClient, RelayRequest, RelayResponse};
 use crate::cache::redis::RedisCache;
 use crate::clock::BootTime;
+use crate::mutants::{self, Mutant};
 use crate::service::Service;
 
 /// Answering side, on an instance that reaches the database. It reads questions between polls, and
 /// after a poll answers those that it had read before the poll began.
-pub(super) struct Relay {
+pub struct Relay {
     service: Arc<Service>,
     shared: Arc<RedisCache>,
     /// Each with the time at which it was first read.
@@ -26,14 +28,14 @@ pub(super) struct Relay {
 
 impl Relay {
     /// An answering side; None when relaying is turned off.
-    pub(super) fn new(service: &Arc<Service>) -> Option<Arc<Self>> {
+    pub fn new(service: &Arc<Service>) -> Option<Arc<Self>> {
         let shared = service.shared.clone().filter(|_| !service.freshness.config().relay.is_zero())?;
         let (questions, last, sending) = (Mutex::default(), Mutex::default(), Arc::new(Semaphore::new(1)));
         Some(Arc::new(Self { service: Arc::clone(service), shared, questions, last, sending }))
     }
 
     /// Reads questions forever, twice in each `interval` between two polls.
-    pub(super) async fn read(self: Arc<Self>, interval: Duration) {
+    pub async fn read(self: Arc<Self>, interval: Duration) {
         loop {
             let questions = self.shared.get_relay_requests(&self.service.settings.load().secrets).await;
             self.record(questions);
@@ -55,13 +57,14 @@ impl Relay {
     /// (see [`Freshness::lease_start`]): only questions that had been read by then are answered.
     ///
     /// [`Freshness::lease_start`]: crate::cache::freshness::Freshness::lease_start
-    pub(super) fn answer(self: &Arc<Self>) {
+    pub fn answer(self: &Arc<Self>) {
         let Some(known_since) = self.service.freshness.lease_start() else {
             return;
         };
         let questions: Vec<RelayRequest> = {
             let questions = self.questions.lock();
-            let in_time = questions.iter().filter(|(_, read)| *read <= known_since);
+            let is_in_time = |read| read <= known_since || mutants::is_on(Mutant::RelayOfBefore);
+            let in_time = questions.iter().filter(|(_, read)| is_in_time(*read));
             in_time.map(|(question, _)| *question).collect()
         };
         if questions.is_empty() {
@@ -91,7 +94,7 @@ impl Relay {
 
 /// Asking side, on an instance that is cut off from the database: asks and reads answers while
 /// polls are overdue, forever. Polls are due every `interval`.
-pub(super) async fn ask(service: Arc<Service>, shared: Arc<RedisCache>, interval: Duration) {
+pub async fn ask(service: Arc<Service>, shared: Arc<RedisCache>, interval: Duration) {
     let freshness = &service.freshness;
     let mut client = RelayClient::default();
     let mut asked: Option<BootTime> = None;

@@ -245,6 +245,12 @@ pub(super) fn check_writable(path: &Path) -> io::Result<()> {
     fs::remove_file(beside)
 }
 
+/// Returns true if another process has the log open and locked.
+pub(super) fn is_in_use(path: &Path) -> bool {
+    let opened = OpenOptions::new().read(true).open(path);
+    opened.is_ok_and(|file| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)))
+}
+
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(".");

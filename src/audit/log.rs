@@ -234,6 +234,11 @@ pub fn check_writable(path: &std::path::Path) -> Result<(), AuditError> {
     super::file::check_writable(path).map_err(fail)
 }
 
+/// Returns true if another process writes the log.
+pub fn is_in_use(path: &std::path::Path) -> bool {
+    super::file::is_in_use(path)
+}
+
 fn is_sealed(head: &AuditHead, settings: &LogSettings) -> bool {
     let keys = std::iter::once(&settings.keys.current).chain(&settings.keys.retired);
     let sealed = keys

@@ -177,6 +177,6 @@ fn suspension(until: Option<Timestamp>, now: Timestamp) -> Arc<Suspension> {
     Arc::new(Suspension { reason: None, until, at: now, by: Some(CALLER.into()) })
 }
 
-const fn revocation(reason: RevocationReason) -> Revocation {
-    Revocation { reason, description: None }
+fn revocation(reason: RevocationReason) -> Box<Revocation> {
+    Box::new(Revocation { reason, description: None })
 }

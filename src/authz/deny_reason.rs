@@ -216,8 +216,11 @@ impl DeniedRequest {
     /// Denies a request with a known key. The cached encoding makes this as fast as denying an
     /// unknown credential.
     pub(super) fn of_key(reason: DenyReason, entry: &Entry) -> Self {
-        let encode = || metadata::of_principal(&Principal::of_key(&entry.key)).encode_to_vec().into();
-        Self { reason, principal: entry.denied_metadata.get_or_init(encode).clone() }
+        let encode = || {
+            let metadata = metadata::of_principal(&Principal::of_key(&entry.key));
+            Box::new(metadata.encode_to_vec().into())
+        };
+        Self { reason, principal: Bytes::clone(entry.denied_metadata.get_or_init(encode)) }
     }
 }
 

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
+use super::check_answer::CheckAnswer;
 use super::edge;
 use super::fallback::{self, CallKind, FALLBACK_COST, FallbackService, HEADERS};
 use super::fallback_body;
@@ -240,10 +241,11 @@ impl Dispatcher {
 }
 
 /// Sends a response, if the stream is still open.
-pub(super) fn respond(session: &mut Session<StreamState>, id: StreamId, answer: Result<Bytes, Status>) {
-    match answer.and_then(|message| Ok((grpc::prefix(&message)?, message))) {
+pub(super) fn respond(session: &mut Session<StreamState>, id: StreamId, answer: Result<CheckAnswer, Status>) {
+    match answer.and_then(|message| Ok((grpc::prefix(message.len())?, message))) {
         Ok((prefix, message)) => {
-            session.respond(id, &grpc::RESPONSE_HEAD, &prefix, &message, &grpc::OK_TRAILERS);
+            let body = (&prefix[..], message.len());
+            session.respond(id, &grpc::RESPONSE_HEAD, body, |out| message.write(out), &grpc::OK_TRAILERS);
         }
         Err(status) => session.respond_without_body(id, &grpc::error_response(&status)),
     }

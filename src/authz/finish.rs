@@ -11,10 +11,7 @@ use super::strip::{strip_headers, strip_repeated_urls, strip_target};
 use crate::cache::memory::EncodedResponse;
 use crate::settings::Settings;
 
-/// Adds the parts of a response that this request makes necessary.
-///
-/// Carriers of the credential are removed, unless our token overwrites them; so are headers that
-/// only Talos may set.
+/// Returns a response with the parts that this request makes necessary.
 pub(super) fn finish(
     settings: &Settings,
     ready: EncodedResponse,
@@ -23,6 +20,20 @@ pub(super) fn finish(
     overwritten: Option<&str>,
     charges: Charges,
 ) -> Result<Bytes, DenyReason> {
+    Ok(encode_with_extras(ready, &extras(settings, headers, presented, overwritten, charges)?))
+}
+
+/// Returns the parts of a response that this request makes necessary.
+///
+/// Carriers of the credential are removed, unless our token overwrites them; so are headers that
+/// only Talos may set.
+pub(super) fn extras(
+    settings: &Settings,
+    headers: &Headers<'_>,
+    presented: Option<&PresentedCredential<'_>>,
+    overwritten: Option<&str>,
+    charges: Charges,
+) -> Result<Extras, DenyReason> {
     let mut extras = Extras::default();
     if let Some(charge) = charges.rate {
         extras.add_rate_limit(&charge);
@@ -39,5 +50,5 @@ pub(super) fn finish(
     for name in headers.spoofed(&settings.authz.token_header) {
         extras.remove_header(name);
     }
-    Ok(encode_with_extras(ready, &extras))
+    Ok(extras)
 }

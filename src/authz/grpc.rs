@@ -71,13 +71,12 @@ fn status_headers(status: &Status) -> HeaderMap {
     headers
 }
 
-/// Returns the prefix of a message.
+/// Returns the prefix of a message of so many bytes.
 ///
 /// # Errors
 /// The message is longer than a prefix can tell.
-pub(super) fn prefix(message: &[u8]) -> Result<[u8; PREFIX_LEN], Status> {
-    let length =
-        u32::try_from(message.len()).map_err(|_| Status::internal("the response is longer than 4 GiB"))?;
+pub(super) fn prefix(length: usize) -> Result<[u8; PREFIX_LEN], Status> {
+    let length = u32::try_from(length).map_err(|_| Status::internal("the response is longer than 4 GiB"))?;
     let [a, b, c, d] = length.to_be_bytes();
     Ok([0, a, b, c, d])
 }

@@ -5,23 +5,31 @@ use prost_types::{ListValue, Struct, Value};
 
 use super::principal::Principal;
 use crate::clock::Timestamp;
-use crate::key::KeyId;
 use crate::key::strict::MAX_SAFE;
+use crate::key::{Key, KeyId};
 
 /// Returns the metadata of a request that passes.
 pub(super) fn allowed(principal: Option<&Principal<'_>>, reason: &'static str) -> Struct {
     let mut metadata = principal.map(of_principal).unwrap_or_default();
     let limits = principal.and_then(|principal| principal.rate_limits_of);
-    for policy in limits.map(|key| key.rate_policies.as_slice()).unwrap_or_default() {
-        if let Some((requests, unit)) = policy.envoy_limit() {
-            // In the form that Envoy's rate limit filter reads.
-            let limit = [("requests_per_unit", number(requests.into())), ("unit", text(unit))];
-            let fields = limit.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-            let name = format!("limit_{}", policy.name.as_str());
-            metadata.fields.insert(name, value(Kind::StructValue(Struct { fields })));
-        }
+    for (name, (requests, unit)) in limits.into_iter().flat_map(Key::envoy_limits) {
+        // In the form that Envoy's rate limit filter reads.
+        let limit = [("requests_per_unit", number(requests.into())), ("unit", text(unit))];
+        let fields = limit.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        metadata
+            .fields
+            .insert(format!("limit_{}", name.as_str()), value(Kind::StructValue(Struct { fields })));
     }
     with_decision("allow", reason, metadata)
+}
+
+/// Fields that few principals have in common.
+const OWN_FIELDS: [&str; 3] = ["actor_id", "key_id", "metadata"];
+
+/// Moves the fields that few principals have in common to metadata of their own.
+pub(super) fn split_own(metadata: &mut Struct) -> Struct {
+    let own = OWN_FIELDS.iter().filter_map(|name| metadata.fields.remove_entry(*name));
+    Struct { fields: own.collect() }
 }
 
 /// Returns the metadata that says until when the answer counts, in seconds since 1970 UTC. In its

@@ -3,6 +3,7 @@
 //! Every response overwrites or removes each identity header, so that no client can forge one.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
@@ -13,7 +14,7 @@ use talos_proto::{BoolValue, CheckResponse, HeaderValue, HeaderValueOption, OkHt
 use super::identity_headers::{IDENTITY_HEADERS, header_text};
 use super::metadata;
 use super::principal::Principal;
-use crate::cache::memory::EncodedResponse;
+use crate::cache::memory::{EncodedResponse, SplitResponse};
 use crate::clock::Timestamp;
 use crate::config::{Authz, CredentialSource};
 use crate::key::{Key, SpentCredits};
@@ -27,6 +28,12 @@ const APPEND_IF_EXISTS_OR_ADD: i32 = 0;
 pub(super) const DYNAMIC_METADATA: u32 = 4;
 /// Number of the field `CheckResponse.ok_response`.
 const OK_RESPONSE: u32 = 3;
+/// Length of the number that says until when an answer counts.
+const FRESH_UNTIL_LEN: usize = size_of::<f64>();
+/// Beginning of the value of the header that carries the token.
+const BEARER: &str = "Bearer ";
+/// Length of an empty `HeaderValueOption.header`, in bytes.
+const HEADER_FIELD_LEN: usize = 2;
 /// Numbers of fields of `OkHttpResponse`.
 const HEADERS: u32 = 2;
 const HEADERS_TO_REMOVE: u32 = 5;
@@ -40,6 +47,12 @@ pub(super) const RATE_LIMIT: &str = "ratelimit";
 /// Response header with the credits that the key has left.
 pub(super) const CREDITS_REMAINING: &str = "talos-credits-remaining";
 
+/// Half of an encoded response, with the ranges of bytes that few other principals have.
+pub(super) struct OwnedHalf {
+    pub(super) bytes: Vec<u8>,
+    pub(super) own: Vec<Range<usize>>,
+}
+
 /// Encodes the part of the response that is the same for every request of a principal on a route.
 ///
 /// `token` is the JWT that goes upstream, `fresh_until` the end of the lease by which the answer
@@ -50,48 +63,73 @@ pub fn encode_ok(
     token: Option<&str>,
     fresh_until: Timestamp,
 ) -> EncodedResponse {
+    let [mut outer, ok] = encode_halves(settings, principal, token.map(|token| (token, 0)));
+    outer.bytes.put_f64_le(metadata::seconds(fresh_until));
+    encode(&outer.bytes, &ok.bytes, &[])
+}
+
+/// Encodes the two halves of the response of [`encode_ok`]: the fields of the CheckResponse, but
+/// for the number that says until when it counts, which is the end of them; and those of its
+/// OkHttpResponse. Beside the token stands the offset from which on it is the principal's own.
+pub(super) fn encode_halves(
+    settings: &Authz,
+    principal: &Principal<'_>,
+    token: Option<(&str, usize)>,
+) -> [OwnedHalf; 2] {
+    let mut shared = metadata::allowed(Some(principal), "ok");
+    let own = metadata::split_own(&mut shared);
+    // Concatenated encodings of two messages decode as their merge.
+    let mut outer = outer_fields(shared);
+    let own_start = outer.len();
+    push_field(DYNAMIC_METADATA, &own.encode_to_vec(), &mut outer);
+    let own = std::iter::once(own_start..outer.len()).collect();
+    // The number stands last.
+    push_field(DYNAMIC_METADATA, &metadata::fresh_until(Timestamp::from_secs(0)).encode_to_vec(), &mut outer);
+    outer.truncate(outer.len() - FRESH_UNTIL_LEN);
+    [OwnedHalf { bytes: outer, own }, encode_headers(settings, principal, token)]
+}
+
+/// Encodes the OkHttpResponse: first what many principals have in common, then a principal's own.
+fn encode_headers(settings: &Authz, principal: &Principal<'_>, token: Option<(&str, usize)>) -> OwnedHalf {
     // Scopes are ASCII without spaces, so they need no encoding and are separated by spaces.
     let scopes = principal.scopes.to_string();
-    let values = [
-        Some(header_text(&principal.key_id)),
-        principal.actor.map(header_text),
-        Some(scopes.as_str().into()).filter(|scopes: &Cow<'_, str>| !scopes.is_empty()),
-        Some(header_text(&principal.network_id)),
-    ];
-    let mut answer = OkHttpResponse::default();
-    for (name, value) in IDENTITY_HEADERS.into_iter().zip(values) {
+    let [key_id, actor_id, scope_list, network_id] = IDENTITY_HEADERS;
+    let (mut answer, mut own_headers) = (OkHttpResponse::default(), vec![]);
+    let scopes = Some(Cow::Borrowed(scopes.as_str())).filter(|scopes| !scopes.is_empty());
+    for (name, value, is_own) in [
+        (scope_list, scopes, false),
+        (network_id, Some(header_text(&principal.network_id)), false),
+        (key_id, Some(header_text(&principal.key_id)), true),
+        (actor_id, principal.actor.map(header_text), true),
+    ] {
         match value {
+            Some(value) if is_own => own_headers.push(overwrite(name, &value)),
             Some(value) => answer.headers.push(overwrite(name, &value)),
             // Removed rather than set to an empty value.
             None => answer.headers_to_remove.push(Bytes::from_static(name.as_bytes())),
         }
     }
-    match token {
-        Some(token) => answer.headers.push(overwrite(&settings.token_header, &format!("Bearer {token}"))),
-        None => answer.headers_to_remove.extend(own_token_header(settings)),
+    if token.is_none() {
+        answer.headers_to_remove.extend(own_token_header(settings));
     }
     let policy = principal.rate_limits_of.and_then(Key::rate_policy_header);
     answer.response_headers_to_add.extend(policy.map(|policy| overwrite(RATE_LIMIT_POLICY, &policy)));
-    let mut outer = outer_fields(metadata::allowed(Some(principal), "ok"));
-    // Concatenated encodings of two messages decode as their merge. The number stands last, so that
-    // it can be replaced.
-    let fresh_until = metadata::fresh_until(fresh_until).encode_to_vec();
-    encode_key(DYNAMIC_METADATA, WireType::LengthDelimited, &mut outer);
-    encode_varint(fresh_until.len() as u64, &mut outer);
-    outer.extend_from_slice(&fresh_until);
-    encode(&outer, &answer.encode_to_vec(), &[])
-}
-
-/// Returns a response of [`encode_ok`] with another `fresh_until`.
-pub(super) fn with_fresh_until(ready: &EncodedResponse, fresh_until: Timestamp) -> EncodedResponse {
-    let [outer_end, _] = ready.offsets;
-    let number = metadata::seconds(fresh_until).to_le_bytes();
-    let mut bytes = ready.bytes.to_vec();
-    let at = outer_end.saturating_sub(number.len());
-    if let Some(old) = bytes.get_mut(at..outer_end) {
-        old.copy_from_slice(&number);
+    let mut bytes = answer.encode_to_vec();
+    let own_start = bytes.len();
+    for header in own_headers {
+        push_field(HEADERS, &header.encode_to_vec(), &mut bytes);
     }
-    EncodedResponse { bytes: bytes.into(), offsets: ready.offsets }
+    let Some((token, token_own)) = token else {
+        let own = std::iter::once(own_start..bytes.len()).collect();
+        return OwnedHalf { bytes, own };
+    };
+    let value = format!("{BEARER}{token}");
+    push_field(HEADERS, &overwrite(&settings.token_header, &value).encode_to_vec(), &mut bytes);
+    // The value is followed by what `overwrite` says of every header.
+    let value_end = bytes.len() - overwrite("", "").encoded_len() + HEADER_FIELD_LEN;
+    let value_start = value_end - value.len();
+    let own = vec![own_start..value_start, value_start + BEARER.len() + token_own..bytes.len()];
+    OwnedHalf { bytes, own }
 }
 
 /// Encodes the response that lets an unauthenticated request pass. `reason` goes to the dynamic
@@ -126,17 +164,17 @@ pub struct Extras {
 impl Extras {
     /// Removes a header of the request.
     pub fn remove_header(&mut self, name: &[u8]) {
-        self.push_field(HEADERS_TO_REMOVE, name);
+        push_field(HEADERS_TO_REMOVE, name, &mut self.fields);
     }
 
     /// Overwrites a header of the request.
     pub fn set_header(&mut self, name: &str, value: &str) {
-        self.push_field(HEADERS, &overwrite(name, value).encode_to_vec());
+        push_field(HEADERS, &overwrite(name, value).encode_to_vec(), &mut self.fields);
     }
 
     /// Overwrites a header of the response to the client.
     pub fn add_response_header(&mut self, name: &str, value: &str) {
-        self.push_field(RESPONSE_HEADERS_TO_ADD, &overwrite(name, value).encode_to_vec());
+        push_field(RESPONSE_HEADERS_TO_ADD, &overwrite(name, value).encode_to_vec(), &mut self.fields);
     }
 
     /// Tells the client the remaining quota of the key.
@@ -148,23 +186,27 @@ impl Extras {
     pub fn add_credits(&mut self, spent: &SpentCredits) {
         self.add_response_header(CREDITS_REMAINING, &spent.remaining.to_string());
         let metadata = metadata::credits(spent.remaining).encode_to_vec();
-        encode_key(DYNAMIC_METADATA, WireType::LengthDelimited, &mut self.metadata);
-        encode_varint(metadata.len() as u64, &mut self.metadata);
-        self.metadata.extend_from_slice(&metadata);
+        push_field(DYNAMIC_METADATA, &metadata, &mut self.metadata);
     }
 
-    fn push_field(&mut self, field: u32, value: &[u8]) {
-        encode_key(field, WireType::LengthDelimited, &mut self.fields);
-        encode_varint(value.len() as u64, &mut self.fields);
-        self.fields.put_slice(value);
+    /// Returns true if nothing is added.
+    pub(super) fn is_empty(&self) -> bool {
+        self.fields.is_empty() && self.metadata.is_empty()
     }
+}
+
+/// Appends a field with a length.
+fn push_field(field: u32, value: &[u8], out: &mut impl BufMut) {
+    encode_key(field, WireType::LengthDelimited, out);
+    encode_varint(value.len() as u64, out);
+    out.put_slice(value);
 }
 
 /// Returns the response to one request.
 ///
 /// Shares the encoded response, and copies it only if `extras` adds something.
 pub fn encode_with_extras(ready: EncodedResponse, extras: &Extras) -> Bytes {
-    if extras.fields.is_empty() && extras.metadata.is_empty() {
+    if extras.is_empty() {
         return ready.bytes;
     }
     let [outer_end, ok_start] = ready.offsets;
@@ -174,6 +216,34 @@ pub fn encode_with_extras(ready: EncodedResponse, extras: &Extras) -> Bytes {
     }
     // Concatenated encodings of two messages decode as their merge.
     encode(&[outer, &extras.metadata].concat(), ok, &extras.fields).bytes
+}
+
+/// Returns the length of what [`write_kept`] appends.
+pub(super) fn kept_len(kept: &SplitResponse, extras: Option<&Extras>) -> usize {
+    let [outer, ok] = kept.lens();
+    let [metadata, fields] = extras.map_or([0; 2], |extras| [extras.metadata.len(), extras.fields.len()]);
+    let inner = ok + fields;
+    let head = key_len(OK_RESPONSE) + encoded_len_varint(inner as u64);
+    outer + FRESH_UNTIL_LEN + metadata + head + inner
+}
+
+/// Appends the response to one request, made of the kept halves of [`encode_halves`]: with
+/// `fresh_until`, and what `extras` adds.
+pub(super) fn write_kept(
+    kept: &SplitResponse,
+    fresh_until: Timestamp,
+    extras: Option<&Extras>,
+    out: &mut Vec<u8>,
+) {
+    let [_, ok] = kept.lens();
+    let [metadata, fields] = extras.map_or([&[][..]; 2], |extras| [&extras.metadata[..], &extras.fields[..]]);
+    kept.write(out, |out| {
+        out.extend_from_slice(&metadata::seconds(fresh_until).to_le_bytes());
+        out.extend_from_slice(metadata);
+        encode_key(OK_RESPONSE, WireType::LengthDelimited, out);
+        encode_varint((ok + fields.len()) as u64, out);
+    });
+    out.extend_from_slice(fields);
 }
 
 /// Encodes a CheckResponse that allows a request: its other fields, then the OkHttpResponse. The

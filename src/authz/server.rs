@@ -15,18 +15,20 @@ use tokio::sync::Semaphore;
 
 use super::attributes::Attributes;
 use super::charge::{Charges, charge, inside};
+use super::check_answer::CheckAnswer;
 use super::denied_response::encode_denied;
 use super::deny_reason::{DeniedRequest, DenyReason};
-use super::finish::finish;
+use super::finish::{extras, finish};
+use super::kept_response::split_ok;
 use super::limits::MAX_EDGE_STREAMS;
 use super::principal::Principal;
 use super::request::Headers;
-use super::response::{encode_anonymous, encode_ok, with_fresh_until};
+use super::response::{encode_anonymous, encode_ok};
 use super::sources::PresentedCredential;
 use super::template::Templates;
 use super::{path_key, policy};
 use crate::audit::Origin;
-use crate::cache::memory::{CachedResponse, EncodedResponse, Entry};
+use crate::cache::memory::{CachedResponse, Conditions, Entry};
 use crate::clock::{BootTime, Timestamp};
 use crate::config::{OnUnavailable, RouteMode, RouteToken};
 use crate::credential::TokenFormat;
@@ -123,7 +125,7 @@ impl AuthorizationService {
     ///
     /// # Errors
     /// The status that ends the call without a response.
-    pub fn check_cached(&self, message: &[u8]) -> Option<Result<Bytes, tonic::Status>> {
+    pub fn check_cached(&self, message: &[u8]) -> Option<Result<CheckAnswer, tonic::Status>> {
         if trace::is_enabled() {
             return None;
         }
@@ -142,7 +144,7 @@ impl AuthorizationService {
     ///
     /// # Errors
     /// The status that ends the call without a response.
-    pub async fn check(self: Rc<Self>, message: Bytes) -> Result<Bytes, tonic::Status> {
+    pub async fn check(self: Rc<Self>, message: Bytes) -> Result<CheckAnswer, tonic::Status> {
         let attributes = decode(&message)?;
         let (began, mut tier) = (self.service.clock.boot_now(), Tier::default());
         let answer = match trace::is_enabled() {
@@ -191,7 +193,7 @@ impl AuthorizationService {
         attributes: &Attributes<'_>,
         tier: &mut Tier,
         wait: Wait,
-    ) -> Option<Result<Bytes, tonic::Status>> {
+    ) -> Option<Result<CheckAnswer, tonic::Status>> {
         let parent = Headers::of(attributes).values("traceparent").next();
         let Some(span) = trace::start_server_span("Check", parent) else {
             return self.judge(attributes, tier, wait).await;
@@ -212,7 +214,7 @@ impl AuthorizationService {
         attributes: &Attributes<'_>,
         tier: &mut Tier,
         wait: Wait,
-    ) -> Option<Result<Bytes, tonic::Status>> {
+    ) -> Option<Result<CheckAnswer, tonic::Status>> {
         let settings = self.service.snapshot();
         let mut check = CountedCheck::default();
         let deciding = AssertUnwindSafe(self.decide(&settings, attributes, (tier, &mut check), wait));
@@ -242,7 +244,8 @@ impl AuthorizationService {
             true => Cow::Borrowed(sent),
             false => Cow::Owned(self.service.rng.uuid().hyphenated().to_string()),
         };
-        Some(Ok(encode_denied(denied, &settings.authz, &self.templates.load(), &headers, &request_id)))
+        let templates = self.templates.load();
+        Some(Ok(encode_denied(denied, &settings.authz, &templates, &headers, &request_id).into()))
     }
 
     /// Decides a Check: policy, credential, verification, demands of the route, charges, response.
@@ -252,7 +255,7 @@ impl AuthorizationService {
         attributes: &Attributes<'_>,
         (tier, check): (&mut Tier, &mut CountedCheck),
         wait: Wait,
-    ) -> Result<Bytes, Stop> {
+    ) -> Result<CheckAnswer, Stop> {
         let headers = Headers::of(attributes);
         let settings =
             settings.for_host(|| str::from_utf8(headers.host()).ok()).ok_or(DenyReason::UnknownHost)?;
@@ -272,7 +275,7 @@ impl AuthorizationService {
                 RouteMode::Optional | RouteMode::Off => {
                     let reason = if policy.mode == RouteMode::Off { "off" } else { "anonymous" };
                     let ready = encode_anonymous(&settings.authz, reason);
-                    Ok(finish(settings, ready, &headers, None, None, Charges::default())?)
+                    Ok(finish(settings, ready, &headers, None, None, Charges::default())?.into())
                 }
             };
         };
@@ -314,7 +317,7 @@ impl AuthorizationService {
                 Ok(answer)
             }
             Ok(Identity::Token(authority)) => {
-                Ok(self.admit_token(settings, &policy, &headers, &presented, &authority)?)
+                Ok(self.admit_token(settings, &policy, &headers, &presented, &authority)?.into())
             }
             Err(rejection) => {
                 let origin = Origin { client: attempt.client, ..Origin::default() };
@@ -357,10 +360,11 @@ impl AuthorizationService {
         presented: &PresentedCredential<'_>,
         (entry, now): (&Arc<Entry>, Timestamp),
         charges: Charges,
-    ) -> Result<Bytes, DeniedRequest> {
+    ) -> Result<CheckAnswer, DeniedRequest> {
         let ready = self.ready_answer(settings, policy, (entry, now))?;
         let overwritten = sends_token(settings, policy).then_some(settings.authz.token_header.as_str());
-        Ok(finish(settings, ready, headers, Some(presented), overwritten, charges)?)
+        let extras = extras(settings, headers, Some(presented), overwritten, charges)?;
+        Ok(CheckAnswer::of_kept(ready, self.service.fresh_until(entry), &extras))
     }
 
     /// Returns the part of an answer that is the same for every request with a key under a policy.
@@ -369,48 +373,40 @@ impl AuthorizationService {
         settings: &Settings,
         policy: &Policy,
         (entry, now): (&Arc<Entry>, Timestamp),
-    ) -> Result<EncodedResponse, DenyReason> {
-        let (with_token, audience) = (sends_token(settings, policy), policy.audience.as_deref());
-        let make = || self.make_answer(settings, entry, with_token, audience);
-        let lease = self.service.freshness.lease_start();
-        let renew =
-            |answer: &CachedResponse| with_fresh_until(&answer.encoded, self.service.fresh_until(entry));
-        entry.responses.get_or_encode(now, lease, |answer| fits(settings, policy, answer), make, renew)
+    ) -> Result<Arc<CachedResponse>, DenyReason> {
+        let make = || self.make_answer(settings, entry, policy);
+        let (ready, is_new) =
+            entry.responses.get_or_encode(now, |conditions| fits(settings, policy, conditions), make)?;
+        if is_new {
+            self.service.memory.weigh_again(entry);
+        }
+        Ok(ready)
     }
 
-    /// Encodes the response for a key, with a new token for upstream if `with_token`.
+    /// Encodes the response for a key, with a new token for upstream if the policy wants one.
     fn make_answer(
         &self,
         settings: &Settings,
         entry: &Arc<Entry>,
-        with_token: bool,
-        audience: Option<&str>,
+        policy: &Policy,
     ) -> Result<CachedResponse, DenyReason> {
-        let principal = Principal::of_key(&entry.key);
-        let (lease, fresh_until) = (self.service.freshness.lease_start(), self.service.fresh_until(entry));
-        if !with_token {
-            return Ok(CachedResponse {
-                generation: settings.generation,
-                token: None,
-                lease,
-                refresh_at: None,
-                expires: None,
-                encoded: encode_ok(&settings.authz, &principal, None, fresh_until),
-            });
-        }
-        let now = self.service.clock.now();
-        let minted = self.service.mint_for_upstream(settings, entry, audience, now).map_err(no_token)?;
+        let (principal, audience) = (Principal::of_key(&entry.key), policy.audience.as_deref());
+        let (with_token, now) = (sends_token(settings, policy), self.service.clock.now());
+        let minted = match with_token {
+            true => Some(self.service.mint_for_upstream(settings, entry, audience, now).map_err(no_token)?),
+            false => None,
+        };
+        let for_audience = with_token.then(|| audience.map(Into::into));
+        let conditions = Conditions { generation: settings.generation, token: for_audience };
+        let templates = self.service.memory.templates();
+        let kept = split_ok(templates, conditions, &settings.authz, &principal, minted.as_ref());
+        let Some(minted) = minted else {
+            return Ok(CachedResponse::new(kept, None, None));
+        };
         self.metrics.tokens_minted.inc();
         let half_life = (minted.expires.as_micros() - minted.issued_at.as_micros()) / 2;
         let half_life = Duration::from_micros(half_life.try_into().unwrap_or(0));
-        Ok(CachedResponse {
-            generation: settings.generation,
-            token: Some(audience.map(Into::into)),
-            lease,
-            refresh_at: Some(minted.issued_at.plus(half_life)),
-            expires: Some(minted.expires),
-            encoded: encode_ok(&settings.authz, &principal, Some(&minted.token), fresh_until),
-        })
+        Ok(CachedResponse::new(kept, Some(minted.issued_at.plus(half_life)), Some(minted.expires)))
     }
 
     /// Lets a derived token pass: a JWT goes upstream as it is, a macaroon as a JWT.
@@ -454,11 +450,11 @@ fn no_token(error: MintError) -> DenyReason {
     DenyReason::Misconfigured
 }
 
-/// Returns whether a cached answer is one for this policy.
-pub(super) fn fits(settings: &Settings, policy: &Policy, answer: &CachedResponse) -> bool {
+/// Returns whether a cached answer is one for this policy, by its conditions.
+fn fits(settings: &Settings, policy: &Policy, conditions: &Conditions) -> bool {
     let with_token = sends_token(settings, policy);
-    answer.generation == settings.generation
-        && match &answer.token {
+    conditions.generation == settings.generation
+        && match &conditions.token {
             Some(for_audience) => with_token && for_audience.as_deref() == policy.audience.as_deref(),
             None => !with_token,
         }

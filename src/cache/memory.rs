@@ -4,18 +4,23 @@ mod entry;
 mod prefix_hasher;
 mod recent;
 mod responses;
+mod template;
+mod weight;
 
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use moka::sync::Cache;
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
-pub use entry::{CacheKey, Entry, LastUse, NegativeEntry};
+use entry::ShortKey;
+pub use entry::{CacheKey, Digest, Entry, LastUse, NegativeEntry, Weight};
+use moka::ops::compute::Op;
 use prefix_hasher::PrefixHasher;
 pub use responses::{CachedResponse, EncodedResponse, ResponseCache};
+pub use template::{Conditions, Half, SplitResponse, Templates};
 
-use crate::key::{Key, NetworkId, Suspension};
+use crate::key::NetworkId;
 use crate::rng::Rng;
 
 /// Largest entry, in bytes, that threads keep a reference to: such references are held outside of
@@ -30,7 +35,8 @@ pub struct MemoryCache {
     seed: Sha256,
     /// Those bytes.
     seed_bytes: [u8; 64],
-    entries: Cache<CacheKey, Arc<Entry>, BuildHasherDefault<PrefixHasher>>,
+    entries: Cache<ShortKey, Arc<Entry>, BuildHasherDefault<PrefixHasher>>,
+    templates: Arc<Templates>,
     negative: Cache<CacheKey, NegativeEntry, BuildHasherDefault<PrefixHasher>>,
 }
 
@@ -44,8 +50,9 @@ impl MemoryCache {
             seed_bytes,
             entries: Cache::builder()
                 .max_capacity(max_bytes)
-                .weigher(|_, entry: &Arc<Entry>| weight(&entry.key))
+                .weigher(|_, entry: &Arc<Entry>| entry.weigh())
                 .build_with_hasher(BuildHasherDefault::default()),
+            templates: Arc::default(),
             negative: Cache::builder()
                 .max_capacity(max_negative)
                 .build_with_hasher(BuildHasherDefault::default()),
@@ -65,7 +72,7 @@ impl MemoryCache {
 
     /// Returns an entry.
     pub fn get(&self, key: &CacheKey) -> Option<Arc<Entry>> {
-        self.entries.get(key)
+        self.entries.get(&key.short()).filter(|entry| entry.is_of(key))
     }
 
     /// Returns an entry that this thread has used lately.
@@ -74,9 +81,9 @@ impl MemoryCache {
     }
 
     /// Keeps an entry for the next request with the same credential on this thread.
-    pub fn put_recent(&self, key: CacheKey, entry: &Arc<Entry>) {
-        if weight(&entry.key) <= MAX_RECENT_ENTRY_BYTES {
-            recent::put(key, Arc::clone(entry));
+    pub fn put_recent(&self, entry: &Arc<Entry>) {
+        if entry.weight.get() <= MAX_RECENT_ENTRY_BYTES {
+            recent::put(entry);
         }
     }
 
@@ -86,21 +93,37 @@ impl MemoryCache {
     }
 
     /// Inserts an entry. It takes over the encoded responses of the previous one if that is for the
-    /// same state of the key.
-    pub fn insert(&self, key: CacheKey, entry: Arc<Entry>) {
-        if let Some(older) = self.entries.get(&key)
+    /// same state of the same key.
+    pub fn insert(&self, entry: Arc<Entry>) {
+        let key = entry.cache_key();
+        if let Some(older) = self.get(&key)
             && older.key.mutation == entry.key.mutation
             && older.stamp.same_lineage(entry.stamp)
             && older.end() == entry.end()
         {
             entry.responses.copy_from(&older.responses);
         }
-        self.entries.insert(key, entry);
+        self.entries.insert(key.short(), entry);
+    }
+
+    /// Weighs an entry again, which has got another encoded response, if it is still there.
+    pub fn weigh_again(&self, entry: &Arc<Entry>) {
+        let key = entry.cache_key().short();
+        // Putting it again is how moka weighs it again.
+        self.entries.entry_by_ref(&key).and_compute_with(|found| match found {
+            Some(found) if Arc::ptr_eq(found.value(), entry) => Op::Put(Arc::clone(entry)),
+            _ => Op::Nop,
+        });
+    }
+
+    /// Returns what the encoded responses of all keys share.
+    pub fn templates(&self) -> &Templates {
+        &self.templates
     }
 
     /// Removes an entry.
     pub fn remove(&self, key: &CacheKey) {
-        self.entries.invalidate(key);
+        self.entries.invalidate(&key.short());
     }
 
     /// Returns a negative entry.
@@ -118,6 +141,16 @@ impl MemoryCache {
         self.entries.entry_count()
     }
 
+    /// Returns the approximate number of bytes of all keys, as they count against the bound.
+    pub fn bytes(&self) -> u64 {
+        self.entries.weighted_size()
+    }
+
+    /// Does what the cache has put off, so that its numbers are exact and what it evicted is freed.
+    pub fn settle(&self) {
+        self.entries.run_pending_tasks();
+    }
+
     /// Returns the approximate number of unknown ids.
     pub fn negative_len(&self) -> u64 {
         self.negative.entry_count()
@@ -129,22 +162,5 @@ impl MemoryCache {
     }
 }
 
-/// Estimates the bytes of an entry, including its encoded response.
-fn weight(key: &Key) -> u32 {
-    const FIXED: usize = 1_400;
-    let scopes: usize = key.scopes.iter().map(|scope| scope.as_str().len() + 16).sum();
-    let metadata = key.metadata.as_ref().map_or(0, |metadata| metadata.json().len());
-    let texts = key.name.as_str().len() + key.actor.as_str().len();
-    // Each text is held four times: in the row, the headers, the metadata and the encoded token.
-    let callers = key.provenance.names_len();
-    let suspended = |one: &Option<Arc<Suspension>>| one.as_ref().map_or(0, |one| one.to_stored().len());
-    let suspensions = suspended(&key.suspensions.own) + suspended(&key.suspensions.of_actor);
-    let bytes = FIXED
-        + callers
-        + suspensions
-        + 4 * scopes
-        + 4 * metadata
-        + 4 * texts
-        + 32 * key.addresses.iter().count();
-    u32::try_from(bytes).unwrap_or(u32::MAX)
-}
+#[cfg(test)]
+mod tests;

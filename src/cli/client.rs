@@ -7,7 +7,9 @@ use reqwest::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMa
 use reqwest::{Certificate, Identity, Method, Url, redirect};
 use serde_json::Value;
 
+use super::hints;
 use super::server::Server;
+use crate::cli::stderr;
 use crate::escape::visible;
 use crate::secret::SecretString;
 
@@ -48,7 +50,7 @@ pub(super) enum ClientError {
         hint: &'static str,
     },
     /// The response isn't one of this API.
-    #[error("{endpoint} answered HTTP {status}, {problem}: is it the base URL of a Talos server?")]
+    #[error("{endpoint} answered HTTP {status}, {problem}")]
     NotTalos {
         /// The server's URL, without credentials.
         endpoint: String,
@@ -69,12 +71,14 @@ pub(super) struct Request {
     query: Vec<(&'static str, String)>,
     no_cache: bool,
     body: Option<Value>,
+    /// Members of which an answer of this API has one, unless it is empty; none: anything is one.
+    members: &'static [&'static str],
 }
 
 impl Request {
     /// Creates a request without a body. `path` begins with a slash.
     pub(super) fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), query: vec![], no_cache: false, body: None }
+        Self { method, path: path.into(), query: vec![], no_cache: false, body: None, members: &[] }
     }
 
     /// Creates a GET request.
@@ -90,6 +94,11 @@ impl Request {
     /// Creates a PATCH request with a JSON body.
     pub(super) fn patch(path: impl Into<String>, body: Value) -> Self {
         Self { body: Some(body), ..Self::new(Method::PATCH, path) }
+    }
+
+    /// Names members of which an answer of this API has one, unless it is empty.
+    pub(super) fn expect(self, members: &'static [&'static str]) -> Self {
+        Self { members, ..self }
     }
 
     /// Adds a query parameter.
@@ -128,6 +137,8 @@ pub(super) struct Client {
     is_authenticated: bool,
     /// True for https without a client certificate.
     is_anonymous_tls: bool,
+    /// True for `unix://`.
+    is_socket: bool,
 }
 
 impl Client {
@@ -166,7 +177,9 @@ impl Client {
             endpoint_error("no CA certificates found to verify https:// with; use --ca-cert or SSL_CERT_FILE")
         })?;
         if server.token.is_some() && is_exposed(&base) {
-            eprintln!("talos: warning: the token is sent unencrypted; use an https:// endpoint");
+            stderr::line(format_args!(
+                "talos: warning: the token is sent unencrypted; use an https:// endpoint"
+            ));
         }
         let mut public = base.clone();
         // Fails only for URLs that can't have a user.
@@ -178,7 +191,8 @@ impl Client {
         };
         let is_authenticated = server.token.is_some() || server.identity.is_some();
         let is_anonymous_tls = base.scheme() == "https" && server.identity.is_none();
-        Ok(Self { http, base, display_url, is_authenticated, is_anonymous_tls })
+        let is_socket = server.socket().is_some();
+        Ok(Self { http, base, display_url, is_authenticated, is_anonymous_tls, is_socket })
     }
 
     /// Sends a request and returns the response's body.
@@ -200,7 +214,10 @@ impl Client {
         }
         let mut response = call.send().await.map_err(|error| self.unreachable(error))?;
         for warning in response.headers().get_all(WARNING) {
-            eprintln!("talos: the server warns: {}", visible(&String::from_utf8_lossy(warning.as_bytes())));
+            stderr::line(format_args!(
+                "talos: the server warns: {}",
+                visible(&String::from_utf8_lossy(warning.as_bytes()))
+            ));
         }
         let status = response.status();
         let mut bytes = vec![];
@@ -211,34 +228,33 @@ impl Client {
             bytes.extend_from_slice(&chunk);
         }
         let text = String::from_utf8(bytes).ok();
+        let is_known = |value: &Value| is_answer(value, request.members);
         let value = match text.as_deref() {
             Some("") => Some(Value::Null),
             Some(text) => serde_json::from_str(text).ok(),
             None => None,
         };
         match (value, text) {
-            (Some(value), Some(text)) if status.is_success() => Ok(JsonBody { value, text }),
+            (Some(value), Some(text)) if status.is_success() && is_known(&value) => {
+                Ok(JsonBody { value, text })
+            }
             (Some(value), _) if value["error"]["message"].is_string() => {
                 Err(api_error(&value, status.as_u16(), self.is_authenticated))
             }
-            _ => {
-                let problem = if status.is_redirection() {
-                    "a redirect, which is not followed"
-                } else {
-                    "which is not a response of this API"
-                };
-                Err(ClientError::NotTalos {
-                    endpoint: self.display_url.clone(),
-                    status: status.as_u16(),
-                    problem,
-                })
-            }
+            (_, text) => Err(ClientError::NotTalos {
+                endpoint: self.display_url.clone(),
+                status: status.as_u16(),
+                problem: hints::of_foreign_answer(status.as_u16(), text.as_deref().unwrap_or_default()),
+            }),
         }
     }
 
     fn unreachable(&self, error: reqwest::Error) -> ClientError {
         let problem = if error.is_timeout() {
-            "the request timed out".to_owned()
+            format!(
+                "the answer wasn't complete within {} s; `talos status` on that machine tells what is slow",
+                TIMEOUT.as_secs()
+            )
         } else {
             // TLS 1.3 reports a missing certificate after the handshake: a request that is on its
             // way by then may end before the server's alert is read.
@@ -249,10 +265,18 @@ impl Client {
             while let Some(source) = innermost.source() {
                 innermost = source;
             }
-            with_hint(&innermost.to_string(), may_lack_certificate)
+            hints::of_connection(&innermost.to_string(), self.is_socket, may_lack_certificate)
         };
         ClientError::Unreachable { endpoint: self.display_url.clone(), problem }
     }
+}
+
+/// Returns true for an empty object, and for one with one of the members.
+fn is_answer(value: &Value, members: &[&str]) -> bool {
+    let has_one = |object: &serde_json::Map<String, Value>| {
+        object.is_empty() || members.iter().any(|member| object.contains_key(*member))
+    };
+    members.is_empty() || value.as_object().is_some_and(has_one)
 }
 
 /// Checks that an endpoint can be used.
@@ -284,29 +308,11 @@ fn parse_endpoint(endpoint: &str) -> Result<Url, &'static str> {
     let url = Url::parse(endpoint.trim()).map_err(|_| "must be a URL such as http://localhost:4420")?;
     match () {
         () if !matches!(url.scheme(), "http" | "https") => {
-            Err("must begin with http://, https:// or unix://")
+            Err("must begin with http://, https:// or unix://, as in http://localhost:4420")
         }
         () if url.query().is_some() || url.fragment().is_some() => Err("must have no ? and no #"),
         () => Ok(url),
     }
-}
-
-/// Adds the option that helps to an error of a TLS connection.
-fn with_hint(problem: &str, may_lack_certificate: bool) -> String {
-    let hint = if problem.contains("CertificateRequired") {
-        ": the server requires a client certificate: use --client-cert and --client-key"
-    } else if problem.contains("UnknownIssuer") {
-        ": give the CA's certificate with --ca-cert"
-    } else if problem.contains("invalid HTTP version parsed") {
-        ": if the server speaks TLS, its URL begins with https://"
-    } else if problem.contains("corrupt message") {
-        ": if the server doesn't speak TLS, its URL begins with http://"
-    } else if may_lack_certificate {
-        " (if the server requires a client certificate, use --client-cert and --client-key)"
-    } else {
-        ""
-    };
-    format!("{problem}{hint}")
 }
 
 fn ca_certificates(pem: &[u8]) -> Result<Vec<Certificate>, ClientError> {
@@ -361,11 +367,9 @@ fn api_error(document: &Value, status: u16, is_authenticated: bool) -> ClientErr
     let text = |value: &Value| visible(value.as_str().unwrap_or_default()).into_owned();
     let reason = text(&error["details"][0]["reason"]);
     let reason = if reason.is_empty() { text(&error["status"]) } else { reason };
-    let hint = match reason.as_str() {
-        "UNAUTHORIZED" if !is_authenticated => ": authenticate with --client-cert or --token-file",
-        _ => "",
-    };
-    ClientError::Api { message: text(&error["message"]), reason, status, hint }
+    let message = text(&error["message"]);
+    let hint = hints::of_api(&reason, &message, is_authenticated);
+    ClientError::Api { message, reason, status, hint }
 }
 
 #[cfg(test)]

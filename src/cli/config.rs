@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::exit::{Failure, Outcome};
 use super::output::write_stdout;
 use super::source::source;
+use crate::cli::stderr;
 use crate::config::{EffectiveSetting, schema};
 
 /// Examples in the help of `talos config`.
@@ -74,10 +75,10 @@ impl Show {
     fn run(self, config: Option<PathBuf>) -> Result<(), Failure> {
         let source = source(self.file.or(config))?.without_admin();
         let loaded = source.load().map_err(|error| {
-            eprintln!("{error}");
+            stderr::line(format_args!("{error}"));
             Failure::usage(check::INVALID)
         })?;
-        loaded.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        loaded.warnings.iter().for_each(|warning| stderr::line(format_args!("warning: {warning}")));
         let shown = if self.origin { by_key(loaded.origins()) } else { loaded.config.to_masked() };
         let text = match self.format {
             Format::Json => format!("{shown:#}\n"),

@@ -61,7 +61,12 @@ impl Contexts {
             return Ok(Self::default());
         }
         let text = super::input::read_file(path, MAX_FILE_BYTES)?;
-        serde_norway::from_str(&text).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+        serde_norway::from_str(&text).map_err(|error| {
+            Failure::usage(format!(
+                "{}: {error}; correct or delete the file, or name a server by --endpoint",
+                path.display()
+            ))
+        })
     }
 
     /// Writes the file of this user, readable only by them.
@@ -73,7 +78,10 @@ impl Contexts {
             return Err(Failure::usage("no place for contexts: set HOME or XDG_CONFIG_HOME"));
         };
         let text = serde_norway::to_string(self).map_err(Failure::failed)?;
-        write_private(&path, &text).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))
+        write_private(&path, &text).map_err(|error| {
+            let cure = "set XDG_CONFIG_HOME to a directory that you may write to";
+            Failure::failed(format!("{}: {error}; {cure}", path.display()))
+        })
     }
 
     /// Returns a context by name, or the current one.

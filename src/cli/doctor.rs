@@ -162,7 +162,7 @@ async fn fetch_dump(from: &str) -> Result<String, Failure> {
         bytes.extend_from_slice(&chunk);
     }
     serde_json::from_slice::<IgnoredAny>(&bytes)
-        .map_err(|error| fail(&format!("{error}: is it Envoy's admin interface?")))?;
+        .map_err(|error| fail(&format!("the answer is no JSON ({error}): is it Envoy's admin interface?")))?;
     String::from_utf8(bytes).map_err(|_| fail("the answer isn't UTF-8: is it Envoy's admin interface?"))
 }
 

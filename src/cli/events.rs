@@ -11,6 +11,7 @@ use super::client::{Client, ClientError, Request};
 use super::connection::Connection;
 use super::exit::{Failure, Outcome};
 use super::output::cell;
+use crate::cli::stderr;
 use crate::clock::{Clock, Timestamp};
 use crate::duration;
 use crate::escape::visible;
@@ -18,7 +19,8 @@ use crate::escape::visible;
 const EXAMPLES: &str = "\
 EXAMPLES:
   talos events tail --since 1h --no-follow
-  talos events tail --after oldest --no-follow --format json";
+  talos events tail --after oldest --no-follow --format json
+  talos events tail --type talos.key.revoked,talos.actor.suspended --since 24h --no-follow";
 
 /// Path of the events.
 const EVENTS: &str = "/v2alpha1/admin/events";
@@ -61,6 +63,15 @@ struct Tail {
     /// Begin with this time: a duration back from now (1h), a time (2026-12-07T08:00:00Z) or a date
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Timestamp>,
+    /// Only events of these types, such as talos.key.revoked, separated by commas
+    #[arg(long = "type", value_name = "TYPES")]
+    types: Option<String>,
+    /// Only events of this key
+    #[arg(long, value_name = "KEY_ID")]
+    key: Option<String>,
+    /// Only events of this actor and its keys
+    #[arg(long, value_name = "ID")]
+    actor: Option<String>,
     /// End once everything that has changed so far is printed
     #[arg(long)]
     no_follow: bool,
@@ -107,20 +118,20 @@ impl Events {
 impl Tail {
     async fn follow(&self, client: &Client) -> Result<Outcome, Failure> {
         let (mut place, mut pause, mut is_connected) = (None::<String>, MIN_PAUSE, false);
-        if self.format == Form::Table && !print(&heading())? {
-            return Ok(Outcome::Done);
-        }
         loop {
             let page = match client.send(self.request(place.as_deref())).await {
                 Ok(page) => page.value,
                 Err(error) if is_connected && !self.no_follow && is_passing(&error) => {
-                    eprintln!("talos: {error}; trying again");
+                    stderr::line(format_args!("talos: {error}; trying again"));
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(MAX_PAUSE);
                     continue;
                 }
                 Err(error) => return Err(explained(error)),
             };
+            if !is_connected && self.format == Form::Table && !print(&heading())? {
+                return Ok(Outcome::Done);
+            }
             (is_connected, pause) = (true, MIN_PAUSE);
             let events = page["events"].as_array().map(Vec::as_slice).unwrap_or_default();
             let text: String = events.iter().map(|event| self.line(event)).collect();
@@ -140,7 +151,12 @@ impl Tail {
     /// Returns the request for what comes after a place, or for the first page.
     fn request(&self, place: Option<&str>) -> Request {
         let request = Request::get(EVENTS).query("page_size", PAGE_SIZE);
-        let request = if self.no_follow { request } else { request.query("wait", WAIT) };
+        let mut request = if self.no_follow { request } else { request.query("wait", WAIT) };
+        for (name, value) in [("type", &self.types), ("key_id", &self.key), ("actor_id", &self.actor)] {
+            if let Some(value) = value {
+                request = request.query(name, value.clone());
+            }
+        }
         match (place, self.after.as_deref(), self.since) {
             (Some(place), ..) | (None, Some(place), _) => request.query("after", place.to_owned()),
             (None, None, Some(since)) => request.query("since", since.to_rfc3339()),

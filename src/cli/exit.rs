@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::client::ClientError;
+use crate::cli::stderr;
 use crate::escape::visible_lines;
 
 /// Section of `--help` that lists the exit codes.
@@ -80,7 +81,7 @@ impl Failure {
 
     /// Prints the message on stderr and returns the exit code.
     pub(super) fn report(&self) -> ExitCode {
-        eprintln!("talos: {}", visible_lines(&self.message));
+        stderr::line(format_args!("talos: {}", visible_lines(&self.message)));
         ExitCode::from(self.code)
     }
 }
@@ -100,5 +101,12 @@ impl From<ClientError> for Failure {
 pub(super) fn report_clap_error(error: &clap::Error) -> ExitCode {
     // clap also reports `--help` and `--version` as errors; these go to stdout and succeed.
     let _ = error.print();
+    let is_of_serve = || error.render().to_string().contains("Usage: talos serve ");
+    if error.kind() == clap::error::ErrorKind::UnknownArgument && is_of_serve() {
+        stderr::line(
+            "settings are no options: write them into the file of --config, or set variables such as \
+             TALOS_SERVE_HTTP_PORT (`talos config show` lists all)",
+        );
+    }
     ExitCode::from(if error.use_stderr() { EX_USAGE } else { 0 })
 }

@@ -37,7 +37,7 @@ impl Health {
         let endpoint = endpoint.map_or_else(|| listener(file), |endpoint| Ok(endpoint.to_owned()))?;
         let client = Client::new(&self.connection.server_at(&endpoint)?)?;
         let path = if self.alive { "/health/alive" } else { "/health/ready" };
-        match client.send(Request::get(path)).await {
+        match client.send(Request::get(path).expect(&["status", "errors"])).await {
             Ok(_) => write_stdout("ok\n"),
             Err(ClientError::NotTalos { status: 503, .. }) => {
                 Err(Failure::failed("not ready: the database doesn't answer, or the server is stopping"))

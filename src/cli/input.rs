@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::exit::Failure;
+use crate::cli::stderr;
 use crate::clock::{Clock, Timestamp};
 use crate::duration::{self, DurationError};
 use crate::key::FieldError;
@@ -200,7 +201,7 @@ pub(super) fn read_file(path: &Path, limit: u64) -> Result<Zeroizing<String>, Fa
 /// Tells a person at a terminal that the command waits for input.
 fn announce_stdin(what: &str) {
     if std::io::stdin().is_terminal() {
-        eprintln!("talos: reading {what} from stdin; end it with Enter and Ctrl-D");
+        stderr::line(format_args!("talos: reading {what} from stdin; end it with Enter and Ctrl-D"));
     }
 }
 

@@ -43,10 +43,13 @@ pub(super) enum Command {
 #[derive(Subcommand)]
 pub(super) enum Generate {
     /// Ed25519 key for EdDSA: recommended for signing derived tokens
-    #[command(after_help = "\
+    #[command(
+        alias = "ed25519",
+        after_help = "\
 EXAMPLES:
   talos jwk generate eddsa --jwks -o keys.jwks.json
-  talos jwk generate eddsa --kid prod-3 -o prod-3.json")]
+  talos jwk generate eddsa --kid prod-3 -o prod-3.json"
+    )]
     Eddsa {
         #[command(flatten)]
         document: Document,
@@ -191,7 +194,8 @@ impl Command {
             Self::Generate { key } => key.run()?,
             Self::Get(get) => {
                 let client = Client::new(&get.connection.server(endpoint)?)?;
-                let response = client.send(Request::get("/v2alpha1/derivedKeys/jwks.json")).await?;
+                let response =
+                    client.send(Request::get("/v2alpha1/derivedKeys/jwks.json").expect(&["keys"])).await?;
                 Output::new(get.format, get.quiet).print(&view::key_set(response))?;
             }
         }

@@ -14,6 +14,7 @@ use super::client::JsonBody;
 use super::exit::{Failure, Outcome};
 use super::output::{Format, Output, Table, View, write_stdout};
 use super::source::source;
+use crate::cli::stderr;
 use crate::secret::SecretString;
 use crate::store::{RevertOptions, Step, StepState, Store, StoreError};
 use crate::telemetry::status::unadopted_problem;
@@ -89,7 +90,7 @@ EXAMPLES:
   talos migrate force 1 --database sqlite://talos.db")]
     Force {
         /// The version of the schema; 0 for none
-        #[arg(value_name = "VERSION")]
+        #[arg(value_name = "VERSION", value_parser = schema_version)]
         version: i64,
     },
     Adopt(adopt::Adopt),
@@ -168,9 +169,13 @@ fn dsn(argument: Option<SecretString>, file: Option<&Path>) -> Result<SecretStri
 async fn note_unadopted(dsn: &str) {
     let Ok(store) = Store::open_existing(dsn).await else { return };
     if let Some(problem) = unadopted_problem(&store.unadopted_tables().await.unwrap_or_default()) {
-        eprintln!("{problem}");
+        stderr::line(format_args!("{problem}"));
     }
     store.close().await;
+}
+
+fn schema_version(text: &str) -> Result<i64, &'static str> {
+    text.parse().map_err(|_| "must be a number, one of those that `talos migrate status` lists")
 }
 
 async fn down(dsn: &str, steps: usize, options: RevertOptions) -> Result<(), Failure> {
@@ -180,9 +185,9 @@ async fn down(dsn: &str, steps: usize, options: RevertOptions) -> Result<(), Fai
         error => Failure::failed(error),
     })?;
     for step in &reverted {
-        eprintln!("reverted {} ({})", step.version, step.name);
+        stderr::line(format_args!("reverted {} ({})", step.version, step.name));
         for statement in &step.drops {
-            eprintln!("  {statement}");
+            stderr::line(format_args!("  {statement}"));
         }
     }
     let version = version(&Store::migrations(dsn).await.map_err(Failure::failed)?);

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::client::JsonBody;
 use super::exit::Failure;
 use super::jsonpath::Query;
+use crate::cli::stderr;
 use crate::escape;
 
 /// Output options of a command.
@@ -110,7 +111,7 @@ impl Output {
             Format::Query(query) => {
                 let found = query.find(&body.value);
                 if found.is_empty() {
-                    eprintln!("talos: the path of --format matches nothing in the response");
+                    stderr::line(format_args!("talos: the path of --format matches nothing in the response"));
                 }
                 write_lines(&found)
             }
@@ -120,7 +121,7 @@ impl Output {
     /// Prints a message for people on stderr, unless `--quiet` is set.
     pub(super) fn note(&self, message: &str) {
         if !self.quiet {
-            eprintln!("{}", escape::visible_lines(message));
+            stderr::line(format_args!("{}", escape::visible_lines(message)));
         }
     }
 

@@ -1,4 +1,4 @@
-//! `talos policy`: keys that break issuance policies.
+//! `talos policy`: issuance policies in force, and keys that break them.
 
 use std::path::PathBuf;
 
@@ -8,21 +8,32 @@ use serde_json::{Value, json};
 use super::client::{Client, Request};
 use super::connection::Connection;
 use super::exit::{Failure, Outcome};
+use super::output::plain;
 use super::pages::next_page;
 use super::source::source;
 use super::usage::print::{Column, Form, print};
+use crate::cli::stderr;
 
 const EXAMPLES: &str = "\
 EXAMPLES:
+  talos policy list
   talos policy check
   printf '%s' 'issuance_policies: [{name: short-lived, max_ttl: 30d, apply: all}]' > new.yaml
   talos policy check --config new.yaml
   talos policy check --config new.yaml --by last-used --format csv";
 
+/// Path of the policies in force.
+const POLICIES: &str = "/v2alpha1/admin/policies";
 /// Path of the check.
 const CHECK: &str = "/v2alpha1/admin/policies:check";
 /// Largest page of the API.
 const PAGE_SIZE: u32 = 1_000;
+
+const LIST_COLUMNS: &[Column] = &[
+    Column { heading: "KIND", field: "kind" },
+    Column { heading: "NAME", field: "name" },
+    Column { heading: "DEMANDS OR SCOPES", field: "content" },
+];
 
 const COLUMNS: &[Column] = &[
     Column { heading: "ACTOR", field: "actor_id" },
@@ -33,7 +44,7 @@ const COLUMNS: &[Column] = &[
     Column { heading: "BREAKS", field: "breaks" },
 ];
 
-/// Check keys against issuance policies
+/// List issuance policies, and check keys against them
 #[derive(Args)]
 #[command(after_help = format!("{EXAMPLES}\n\n{}", super::exit::HELP))]
 pub(super) struct Policy {
@@ -45,6 +56,13 @@ pub(super) struct Policy {
 
 #[derive(Subcommand)]
 enum Command {
+    /// List the policies in force and the named sets of scopes (roles)
+    #[command(after_help = EXAMPLES)]
+    List {
+        /// Form of the output
+        #[arg(short = 'o', long, value_enum, value_name = "FORMAT", default_value = "table")]
+        format: Form,
+    },
     /// List the active keys that break the policies in force, or those of --config
     ///
     /// With --config, the policies (issuance_policies) of that file are candidates: nothing is
@@ -81,7 +99,11 @@ impl Policy {
         endpoint: Option<&str>,
         config: Option<PathBuf>,
     ) -> Result<Outcome, Failure> {
-        let Self { connection, command: Command::Check { by, format } } = self;
+        let Self { connection, command } = self;
+        let (by, format) = match command {
+            Command::List { format } => return list(&connection, endpoint, format).await,
+            Command::Check { by, format } => (by, format),
+        };
         let candidates = config.map(|file| candidates(file, connection.network())).transpose()?;
         let client = Client::new(&connection.server(endpoint)?)?;
         let (mut rows, scanned) = all_keys(&client, candidates).await?;
@@ -93,10 +115,41 @@ impl Policy {
         let report = json!({ "rows": rows, "scanned_count": scanned });
         print(&report, COLUMNS, format)?;
         if format != Form::Json {
-            eprintln!("{} of {scanned} active keys break a policy", rows.len());
+            stderr::line(format_args!("{} of {scanned} active keys break a policy", rows.len()));
         }
         Ok(Outcome::Done)
     }
+}
+
+async fn list(connection: &Connection, endpoint: Option<&str>, format: Form) -> Result<Outcome, Failure> {
+    let client = Client::new(&connection.server(endpoint)?)?;
+    let mut report = client.send(Request::get(POLICIES)).await?.value;
+    if format != Form::Json {
+        report["rows"] = listed(&report);
+    }
+    print(&report, LIST_COLUMNS, format)?;
+    Ok(Outcome::Done)
+}
+
+/// Returns a row for each policy, with what it sets, and for each named set of scopes.
+fn listed(policies: &Value) -> Value {
+    let row =
+        |kind: &str, name: &Value, content: String| json!({ "kind": kind, "name": name, "content": content });
+    let mut rows = vec![];
+    for policy in policies["issuance_policies"].as_array().into_iter().flatten() {
+        let members = policy.as_object().into_iter().flatten();
+        let is_set = |name: &str, value: &Value| {
+            name != "name" && ![json!(false), json!([]), json!({})].contains(value)
+        };
+        let set = members.filter(|(name, value)| is_set(name, value));
+        let content: Vec<String> = set.map(|(name, value)| format!("{name}: {}", plain(value))).collect();
+        rows.push(row("policy", &policy["name"], content.join(", ")));
+    }
+    for (name, scopes) in policies["roles"].as_object().into_iter().flatten() {
+        let scopes: Vec<String> = scopes.as_array().into_iter().flatten().map(plain).collect();
+        rows.push(row("role", &json!(name), scopes.join(", ")));
+    }
+    rows.into()
 }
 
 /// Reads the policies of a file, of the network with this host if it has settings of its own.

@@ -12,6 +12,7 @@ use super::exit::{Failure, Outcome};
 use super::input::read_file;
 use super::pages::next_page;
 use super::usage::print::{Column, Form, print};
+use crate::cli::stderr;
 use crate::clock::{Clock, Timestamp};
 use crate::duration;
 use crate::escape::visible;
@@ -103,7 +104,10 @@ impl Scopes {
                 let text = |field: &str| untold[field].as_str().unwrap_or_default();
                 let (route, reason) = (visible(text("route")), text("reason"));
                 let route = if route.is_empty() { String::new() } else { format!(" of {route}") };
-                eprintln!("nothing can be told about {} requests{route}: {reason}", untold["count"]);
+                stderr::line(format_args!(
+                    "nothing can be told about {} requests{route}: {reason}",
+                    untold["count"]
+                ));
             }
         }
         Ok(Outcome::Done)

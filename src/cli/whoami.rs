@@ -7,6 +7,9 @@ use super::connection::Connection;
 use super::exit::{Failure, Outcome};
 use super::output::{Output, Table, View, cell, plain};
 
+/// Number of operations in one line of the table.
+const OPERATIONS_A_LINE: usize = 2;
+
 /// Show who the server takes you for, and what you may do
 #[derive(Args)]
 #[command(after_help = "\
@@ -27,7 +30,7 @@ impl Whoami {
     /// Fails when the server is unreachable or answers with an error.
     pub(super) async fn run(&self, endpoint: Option<&str>) -> Result<Outcome, Failure> {
         let client = Client::new(&self.connection.server(endpoint)?)?;
-        let body = client.send(Request::get("/v2alpha1/admin/whoami")).await?;
+        let body = client.send(Request::get("/v2alpha1/admin/whoami").expect(&["caller"])).await?;
         let fields = [
             ("CALLER", "caller"),
             ("VERIFIED", "is_verified"),
@@ -35,11 +38,21 @@ impl Whoami {
             ("AUTH MODE", "auth_mode"),
             ("ROLE", "role"),
             ("NETWORK", "network_id"),
-            ("MAY", "operations"),
         ];
-        let fields = fields.map(|(name, field)| (name, cell(&body.value[field])));
+        let mut fields = fields.map(|(name, field)| (name, cell(&body.value[field]))).to_vec();
+        let networks = body.value["networks"].as_array().into_iter().flatten();
+        let networks: Vec<String> = networks.map(|network| cell(&network["hostname"])).collect();
+        if !networks.is_empty() {
+            fields.push(("NETWORKS", networks.join(", ")));
+        }
+        // One a line would be long, and one line too wide.
+        let operations = body.value["operations"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for (index, few) in operations.chunks(OPERATIONS_A_LINE).enumerate() {
+            let names: Vec<String> = few.iter().map(cell).collect();
+            fields.push((if index == 0 { "MAY" } else { "" }, names.join(", ")));
+        }
         let quiet = vec![plain(&body.value["caller"])];
-        self.output.print(&View { table: Table::Fields(fields.to_vec()), quiet, body })?;
+        self.output.print(&View { table: Table::Fields(fields), quiet, body })?;
         Ok(Outcome::Done)
     }
 }

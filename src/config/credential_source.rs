@@ -113,7 +113,11 @@ fn forms_overlap(a: &HeaderForm, b: &HeaderForm) -> bool {
 
 /// Form in the file, before it is checked that exactly one of the places is set.
 #[derive(Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    expecting = "header, query, cookie, path or websocket_protocol, as in {header: x-api-key}"
+)]
 struct RawSource {
     #[serde(skip_serializing_if = "Option::is_none")]
     header: Option<String>,

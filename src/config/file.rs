@@ -12,20 +12,40 @@ use super::place::{self, Place};
 use super::suggest;
 use super::text::printable_name;
 
+/// Key by which YAML 1.1 takes the keys of another mapping over.
+const MERGE: &str = "<<";
+
 /// Parts of the parser's texts, and the texts that are shown instead, as the parser's own ones
 /// quote the content.
 const REASONS: &[(&str, &str)] = &[
-    ("duplicate entry", "a key stands here twice"),
+    ("duplicate entry", "a key stands here twice; remove one"),
     ("as u128", "a number out of range; put texts made of digits in quotes"),
     ("as i128", "a number out of range; put texts made of digits in quotes"),
-    ("more than one document", "more than one document"),
+    ("more than one document", "more than one document; remove the line `---` and what follows it"),
     ("recursion limit", "nested too deeply"),
     ("repetition limit", "too many aliases"),
-    ("unknown anchor", "an alias without its anchor"),
-    ("did not find expected key", "not YAML: did not find the expected key"),
-    ("mapping values are not allowed", "not YAML: a mapping is not allowed here"),
-    ("could not find expected ':'", "not YAML: could not find the expected ':'"),
-    ("cannot start any token", "not YAML: a character that cannot start anything (a tab, perhaps)"),
+    ("unknown anchor", "an alias without its anchor; put a text that begins with * in quotes"),
+    ("did not find expected ',' or '}'", "not YAML: a { has no }, or a comma is missing after it"),
+    ("did not find expected ',' or ']'", "not YAML: a [ has no ], or a comma is missing after it"),
+    (
+        "did not find expected '-' indicator",
+        "not YAML: an entry of a list is indented otherwise than the others",
+    ),
+    ("while scanning a quoted scalar", "not YAML: a quoted text has no end"),
+    ("unknown escape character", "not YAML: a \\ in double quotes begins an escape; use single quotes"),
+    (
+        "did not find expected key",
+        "not YAML: this line is indented otherwise than those beside it, or a text needs quotes",
+    ),
+    (
+        "mapping values are not allowed",
+        "not YAML: a second `: ` in one line; put the text in quotes, or begin a new line",
+    ),
+    ("could not find expected ':'", "not YAML: a key has no `: ` after it"),
+    (
+        "cannot start any token",
+        "not YAML: a tab or another character that cannot start anything; indent with spaces, and put texts in quotes",
+    ),
     ("unexpected end of stream", "not YAML: the file ends too early"),
     ("invalid UTF-8", "not UTF-8 text"),
     ("control characters", "not YAML: control characters"),
@@ -49,11 +69,23 @@ pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Mapping, ConfigError> {
             let is_duplicate = text.contains("duplicate entry");
             let place = is_duplicate.then(|| place::find_duplicate(bytes)).flatten();
             let place = place.or_else(|| error.location().map(Place::from));
+            let has_documents = text.contains("more than one document");
+            let place = place.or_else(|| has_documents.then(|| second_document(bytes)).flatten());
             let reason =
                 REASONS.iter().find(|(part, _)| text.contains(part)).map_or("not YAML", |(_, reason)| reason);
             Err(ConfigError::NotYaml { file: file.to_owned(), place, reason })
         }
     }
+}
+
+/// Finds the line that begins a second document.
+fn second_document(bytes: &[u8]) -> Option<Place> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let is_content = |line: &str| !line.trim().is_empty() && !line.starts_with(['#', '%', '-']);
+    let first = text.lines().position(is_content)?;
+    let later = text.lines().enumerate().skip(first);
+    let (index, _) = later.into_iter().find(|(_, line)| line.starts_with("---"))?;
+    Some(Place { line: index + 1, column: 1 })
 }
 
 /// Adds every value of `mapping` to `merged`, except null. `section` is the path of the mapping,
@@ -65,6 +97,12 @@ pub(super) fn collect(mapping: Mapping, section: &str, merged: &mut MergedConfig
             merged.problem(key, "has a key that is not a text");
             continue;
         };
+        if name == MERGE {
+            let cure = "write its keys out, or use an alias as the value of one key";
+            let key = if section.is_empty() { MERGE.to_owned() } else { format!("{section}.{MERGE}") };
+            merged.problem_with_cure(&key, "is a merge key, which isn't read", Some(cure.to_owned()));
+            continue;
+        }
         let path = if section.is_empty() { name.clone() } else { format!("{section}.{name}") };
         // A dot inside a name must not pass for the dot between names.
         let known = !name.contains('.');

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::error::{ConfigError, Problem, locate};
 use super::merged_config::{MergedConfig, Origins};
 use super::model::Config;
-use super::{env, file, keys, openings, secrets, tenants, validate};
+use super::{contradictions, env, file, keys, openings, placeholders, secrets, tenants, validate};
 
 /// A loaded and checked configuration.
 #[derive(Debug)]
@@ -120,6 +120,8 @@ impl Source {
         let mut warnings = env::collect(self.variables.iter().cloned(), &mut merged);
         let mut config = merged.read();
         merged.add_problems(validate::check(&config, self.admin));
+        merged.add_problems(contradictions::check(&config));
+        warnings.extend(placeholders::warnings(&mut merged));
         if !merged.problems.is_empty() {
             locate(&mut merged.problems, file, text.unwrap_or_default());
             return Err(ConfigError::Invalid(merged.problems));
@@ -129,6 +131,7 @@ impl Source {
             return Err(ConfigError::Invalid(problems));
         }
         let mut found = secrets::warnings(&config);
+        found.extend(contradictions::warnings(&config, self.admin));
         if self.admin {
             found.extend(openings::warnings(&config));
         }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_norway::{Mapping, Value};
 
+use super::advice::advice;
 use super::error::Problem;
 use super::keys;
 use super::model::Config;
@@ -109,6 +110,11 @@ impl MergedConfig {
         self.origins.found.insert(path.to_owned(), origin);
     }
 
+    /// Values with their keys.
+    pub(super) fn values(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.values.iter().map(|(key, value)| (key.as_str(), value))
+    }
+
     /// Keys with a value.
     pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
         self.values.keys().map(String::as_str)
@@ -165,7 +171,11 @@ impl MergedConfig {
                 Err(error) => found.push(describe(path, &error)),
             }
         }
-        self.add_problems(found);
+        for (key, message) in found {
+            let cure = if keys::is_secret(&key) { None } else { advice(&message) };
+            let problem = self.origins.problem(key, message).with_cure(cure);
+            self.problems.push(problem);
+        }
         serde_norway::from_value(Value::Mapping(good)).unwrap_or_else(|_| {
             // Each value was accepted alone, so the types of the configuration contradict each
             // other.

@@ -254,7 +254,7 @@ pub enum PathMatch {
 
 /// Form in the file, before it is checked that exactly one of the three is set.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "exact, prefix or template, as in {prefix: /orders}")]
 struct RawPath {
     #[serde(default)]
     exact: Option<String>,

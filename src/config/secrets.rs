@@ -113,14 +113,16 @@ fn has_quotes(text: &str) -> bool {
 /// Returns true for what stands in the place of a secret in templates and manifests. It is public.
 fn is_placeholder(text: &str) -> bool {
     let text = text.trim_matches(['"', '\'']).to_ascii_lowercase();
-    let has = |opening: &str, closing: &str| {
-        text.split_once(opening).is_some_and(|(_, rest)| rest.contains(closing))
-    };
-    has("${", "}")
-        || has("$(", ")")
-        || has("{{", "}}")
+    has_reference(&text)
         || (text.starts_with('<') && text.ends_with('>'))
         || REFERENCES.iter().any(|reference| text.starts_with(reference))
+}
+
+/// Returns true for a text with a variable of a shell, of compose or of a template in it.
+pub(super) fn has_reference(text: &str) -> bool {
+    [("${", "}"), ("$(", ")"), ("{{", "}}")]
+        .iter()
+        .any(|(opening, closing)| text.split_once(opening).is_some_and(|(_, rest)| rest.contains(closing)))
 }
 
 /// Returns true if a short text is repeated.

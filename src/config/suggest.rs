@@ -5,6 +5,39 @@ use super::keys::{self, KEYS};
 /// Most suggestions for a key that exists elsewhere.
 const MAX_ELSEWHERE: usize = 3;
 
+/// Other words for keys: a section (`*` is any of `serve`, `*.tls` any with certificates), what
+/// people write there, and the keys.
+const OTHER_WORDS: &[(&str, &[&str], &str)] = &[
+    ("", &["port", "host", "listen", "address"], "serve.http.host and serve.http.port"),
+    ("", &["database"], "db.dsn"),
+    ("db", &["url", "uri", "connection_string"], "db.dsn"),
+    ("serve", &["admin", "api"], "serve.http"),
+    ("serve", &["grpc", "ext_authz", "envoy", "check"], "serve.authz"),
+    ("*", &["address", "addr", "listen", "bind"], "host and port"),
+    ("*.tls", &["certificate", "certificate_file", "crt", "crt_file", "cert_path"], "cert_file"),
+    ("*.tls", &["private_key", "private_key_file", "key_path"], "key_file"),
+    ("secrets.hmac", &["secret", "key", "value"], "secrets.hmac.current"),
+    ("credentials.api_keys", &["expiry", "lifetime"], "credentials.api_keys.default_ttl"),
+    ("cache.redis", &["address", "url", "host", "hosts", "dsn", "servers"], "cache.redis.addrs"),
+    ("rate_limit", &["type", "store"], "rate_limit.backend"),
+    ("multitenancy", &["tenants", "hosts"], "multitenancy.networks"),
+    ("audit", &["path", "output"], "audit.file"),
+    ("usage", &["retention"], "usage.keep_hours or usage.keep_days"),
+    ("authz", &["rules", "policies"], "authz.routes"),
+];
+
+/// Settings of the pool and of TLS, which are parameters of the DSN.
+const OF_DSN: [&str; 8] = [
+    "max_conns",
+    "max_idle_conns",
+    "max_conn_lifetime",
+    "max_conn_idle_time",
+    "pool_size",
+    "pool_mode",
+    "sslmode",
+    "search_path",
+];
+
 /// Suggests a key for an unknown `name` in a section, which is empty at the top.
 pub(super) fn key(section: &str, name: &str) -> Option<String> {
     let inside = |name: &str| if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") };
@@ -16,8 +49,21 @@ pub(super) fn key(section: &str, name: &str) -> Option<String> {
     let name = plain(name);
     let prefix = if section.is_empty() { String::new() } else { format!("{section}.") };
     let siblings = KEYS.iter().filter_map(|key| key.path.strip_prefix(&prefix)?.split('.').next());
-    if let Some(sibling) = nearest(&name, siblings) {
+    if let Some(sibling) = nearest(&name, siblings.clone()) {
         return Some(format!("did you mean {}?", inside(sibling)));
+    }
+    let known = other_words(section, &name).or_else(|| joined(&prefix, &name));
+    if known.is_some() {
+        return known;
+    }
+    let mut partly: Vec<String> = vec![];
+    for sibling in siblings.filter(|sibling| has_word(sibling, &name)).map(inside) {
+        if !partly.contains(&sibling) {
+            partly.push(sibling);
+        }
+    }
+    if let 1..=MAX_ELSEWHERE = partly.len() {
+        return Some(format!("did you mean {}?", partly.join(" or ")));
     }
     let mut elsewhere: Vec<&str> = vec![];
     for key in KEYS.iter() {
@@ -31,6 +77,57 @@ pub(super) fn key(section: &str, name: &str) -> Option<String> {
         1..=MAX_ELSEWHERE => Some(format!("did you mean {}?", elsewhere.join(" or "))),
         _ => None,
     }
+}
+
+/// Suggests a key for what is called otherwise elsewhere.
+fn other_words(section: &str, name: &str) -> Option<String> {
+    if section == "db" && OF_DSN.contains(&name) {
+        let name = if name == "pool_size" { "max_conns" } else { name };
+        return Some(format!("it is a parameter of db.dsn: ?{name}=…"));
+    }
+    let is_listener = section.strip_prefix("serve.").is_some_and(|plane| !plane.contains('.'));
+    let has_certificates = section.ends_with(".tls");
+    let (.., key) = OTHER_WORDS.iter().find(|(of, names, _)| {
+        let is_of = match *of {
+            "*" => is_listener,
+            "*.tls" => has_certificates,
+            of => of == section,
+        };
+        is_of && names.contains(&name)
+    })?;
+    let is_relative = is_listener || has_certificates;
+    Some(match is_relative {
+        true => format!("did you mean {key} of {section}?"),
+        false => format!("did you mean {key}?"),
+    })
+}
+
+/// Suggests the key whose parts are joined by `_` in `name`, as in `log_level`.
+fn joined(prefix: &str, name: &str) -> Option<String> {
+    let inner = |key: &'static super::keys::Key| key.path.strip_prefix(prefix);
+    let key = KEYS.iter().find(|key| inner(key).is_some_and(|rest| rest.replace('.', "_") == name))?;
+    Some(format!("did you mean {}, each part below the one before?", key.path))
+}
+
+/// Returns true if `name` is one of the words of a key, as `ttl` of `default_ttl`.
+fn has_word(key: &str, name: &str) -> bool {
+    name.len() > 1 && key.split('_').any(|word| word == name)
+}
+
+/// Suggests one of a few names: the same in another case, one that it begins or ends with or that
+/// ends with it, or the nearest.
+pub(super) fn name<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
+    let plain = plain(name);
+    let is_same = |known: &&str| known.eq_ignore_ascii_case(&plain) || known.eq_ignore_ascii_case(name);
+    let is_part = |known: &&str| {
+        let known = known.to_ascii_lowercase();
+        plain.starts_with(&known) || plain.len() > 2 && known.ends_with(&plain)
+    };
+    known
+        .clone()
+        .find(is_same)
+        .or_else(|| nearest(&plain, known.clone()))
+        .or_else(|| known.clone().find(is_part))
 }
 
 /// Suggests a variable for an unknown one.
@@ -97,10 +194,26 @@ mod tests {
             ("", "deny_file", "did you mean consistency.deny_file?"),
             ("", "hmac", "did you mean secrets.hmac?"),
             ("", "serve.http", "write its parts below each other, not with dots"),
+            ("", "port", "did you mean serve.http.host and serve.http.port?"),
+            ("", "log_level", "did you mean log.level, each part below the one before?"),
+            ("", "database", "did you mean db.dsn?"),
+            ("db", "max_conns", "it is a parameter of db.dsn: ?max_conns=…"),
+            ("serve", "grpc", "did you mean serve.authz?"),
+            ("serve.public", "address", "did you mean host and port of serve.public?"),
+            ("serve.http.tls", "cert", "did you mean serve.http.tls.cert_file?"),
+            ("serve.http.tls", "certificate_file", "did you mean cert_file of serve.http.tls?"),
+            ("cache.redis.tls", "ca", "did you mean cache.redis.tls.ca_file?"),
+            ("cache.redis", "url", "did you mean cache.redis.addrs?"),
+            (
+                "credentials.api_keys",
+                "ttl",
+                "did you mean credentials.api_keys.default_ttl or credentials.api_keys.max_ttl?",
+            ),
+            ("multitenancy", "tenants", "did you mean multitenancy.networks?"),
         ] {
             assert_eq!(key(section, name).as_deref(), Some(expected), "{section} {name}");
         }
-        for (section, name) in [("", "nope"), ("", "a.b"), ("", "port"), ("serve.http", "x")] {
+        for (section, name) in [("", "nope"), ("", "a.b"), ("serve.http", "x")] {
             assert_eq!(key(section, name), None, "{section} {name}");
         }
         assert_eq!(variable("TALOS_CACHE_TTTL"), Some("TALOS_CACHE_TTL"));

@@ -82,46 +82,51 @@ pub struct Grant<'a> {
     pub custom: &'a Map<String, Value>,
 }
 
+/// Claims, those first that tokens of many keys have in common, of which the cache keeps the
+/// encoding once.
 #[derive(Serialize)]
 struct Claims<'a> {
-    jti: String,
-    sub: &'a str,
     iss: &'a str,
-    iat: i64,
-    nbf: i64,
-    exp: i64,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     aud: &'a [String],
     nid: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    act: Option<&'a str>,
-    scp: Vec<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    meta: Option<&'a RawValue>,
     vis: &'a str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     acl: Vec<String>,
+    scp: Vec<&'a str>,
+    jti: String,
+    sub: &'a str,
+    iat: i64,
+    nbf: i64,
+    exp: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    act: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    meta: Option<&'a RawValue>,
     #[serde(flatten)]
     custom: &'a Map<String, Value>,
 }
+
+/// Name of the first claim that no other token has, as it stands in [`claims_json`].
+pub const FIRST_OWN_CLAIM: &str = r#""jti":"#;
 
 /// Returns the claims of a token as JSON.
 #[expect(clippy::expect_used, reason = "texts, numbers and JSON always serialise")]
 pub fn claims_json(subject: &Subject<'_>, grant: &Grant<'_>) -> String {
     let claims = Claims {
+        iss: grant.issuer,
+        aud: grant.audiences,
+        nid: subject.network.to_string(),
+        vis: subject.visibility.claim(),
+        acl: subject.addresses.iter().map(ToString::to_string).collect(),
+        scp: grant.scopes.iter().map(Scope::as_str).collect(),
         jti: grant.id.to_string(),
         sub: &subject.key_id,
-        iss: grant.issuer,
         iat: grant.issued_at.as_secs(),
         nbf: grant.issued_at.as_secs(),
         exp: grant.expires.as_secs(),
-        aud: grant.audiences,
-        nid: subject.network.to_string(),
         act: subject.actor.map(ActorId::as_str),
-        scp: grant.scopes.iter().map(Scope::as_str).collect(),
         meta: subject.metadata.map(Metadata::raw),
-        vis: subject.visibility.claim(),
-        acl: subject.addresses.iter().map(ToString::to_string).collect(),
         custom: grant.custom,
     };
     serde_json::to_string(&claims).expect("claims are texts, numbers and JSON")

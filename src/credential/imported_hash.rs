@@ -20,6 +20,9 @@ const SLOW: [&str; 13] = [
 const SLOW_PROBLEM: &str = "is a slow, salted hash (bcrypt, scrypt, argon2, PBKDF2 or crypt), which can't be looked up: \
     each wrong key would have to be hashed with the salt of every row. Import the raw key, or issue a new one";
 
+const SALTED_PROBLEM: &str = "is a salted hash (SSHA), which can't be looked up: each wrong key would have to be hashed \
+    with the salt of every row. Import the raw key, or issue a new one";
+
 /// Algorithm of an imported hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HashAlgorithm {
@@ -152,6 +155,9 @@ impl ImportedHash {
         if is_slow(value) {
             return Err(error("value", SLOW_PROBLEM));
         }
+        if value.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("{ssha")) {
+            return Err(error("value", SALTED_PROBLEM));
+        }
         if value.len() > MAX_HASH_TEXT {
             return Err(error("value", "is longer than any SHA-256 or SHA-512 digest"));
         }
@@ -274,6 +280,7 @@ mod tests {
             (Some("scrypt"), &digest, "algorithm", "slow"),
             (Some("sha256"), "$2b$12$abcdefghijklmnopqrstuuAsQ8m3nDgxM4X8rF7YkDnLQqN0vWn9q", "value", "slow"),
             (None, "$argon2id$v=19$m=65536,t=3,p=4$c2FsdA$aGFzaA", "value", "slow"),
+            (None, "{SSHA256}BpxNrp14gPKTOxZEVuCYa9Vn3Sg4fTz8b1TO2Nr9YTFzYWx0", "value", "a salted hash"),
             (None, "{BCRYPT}x", "value", "slow"),
             (Some("sha256"), "$6$salt$hash", "value", "slow"),
             (Some("md5"), &digest, "algorithm", "sha256 or sha512"),

@@ -41,8 +41,14 @@ pub(super) fn list_matches(list: &Node<'_>, name: &str) -> Match {
 
 /// The regular expression for `x-talos-` names in the configurations that this project ships.
 ///
-/// It is the only regular expression that the matchers here evaluate.
-pub(super) const TALOS_HEADER_REGEX: &str = "x[-_]talos[-_].*";
+/// It matches what [`is_talos_header`] is true for: Envoy holds names in lower case. This one and
+/// [`OLDER_TALOS_HEADER_REGEX`] are the only regular expressions that the matchers here evaluate.
+pub(super) const TALOS_HEADER_REGEX: &str = "x[^a-z0-9]talos[^a-z0-9].*";
+/// The expression of earlier versions of these configurations: names with other characters pass it.
+const OLDER_TALOS_HEADER_REGEX: &str = "x[-_]talos[-_].*";
+
+/// Spellings of an identity header that many servers take for it.
+const SPELLINGS: [&str; 2] = ["x_talos_actor_id", "x.talos.actor.id"];
 
 /// Matches a name against an `envoy.type.matcher.v3.StringMatcher`.
 pub(super) fn string_matches(matcher: &Node<'_>, name: &str) -> Match {
@@ -56,13 +62,23 @@ pub(super) fn string_matches(matcher: &Node<'_>, name: &str) -> Match {
         ("contains", |name, text| name.contains(text)),
     ] {
         if let Some(text) = matcher.get(field).raw_text() {
-            return if matches(&name, &fold(text)) { Match::Yes } else { Match::No };
+            return Match::from(matches(&name, &fold(text)));
         }
     }
     match matcher.get_path("safe_regex.regex").raw_text() {
-        Some(TALOS_HEADER_REGEX) if is_talos_header(&name) => Match::Yes,
-        Some(TALOS_HEADER_REGEX) => Match::No,
+        Some(TALOS_HEADER_REGEX) => Match::from(is_talos_header(&name)),
+        Some(OLDER_TALOS_HEADER_REGEX) => {
+            let separators = [1, HEADER_PREFIX.len() - 1].map(|at| name.as_bytes().get(at));
+            let are_known = separators.iter().all(|byte| matches!(byte, Some(b'-' | b'_')));
+            Match::from(are_known && is_talos_header(&name))
+        }
         _ => Match::Unknown,
+    }
+}
+
+impl From<bool> for Match {
+    fn from(matches: bool) -> Self {
+        if matches { Self::Yes } else { Self::No }
     }
 }
 
@@ -85,6 +101,11 @@ pub(super) fn removes_all_trusted(mutations: &[Node<'_>], token_header: &str) ->
 /// (`envoy.config.common.mutation_rules.v3.HeaderMutation`) removes all identity headers.
 pub(super) fn removes_all_identity(mutations: &[Node<'_>]) -> bool {
     IDENTITY_HEADERS.iter().all(|header| removes(mutations, header))
+}
+
+/// Returns true if a list of header mutations removes other spellings of identity headers, too.
+pub(super) fn removes_spellings(mutations: &[Node<'_>]) -> bool {
+    SPELLINGS.iter().all(|name| removes(mutations, name))
 }
 
 /// Returns the name in the first mutation that sets an `x-talos-` header.
@@ -137,15 +158,18 @@ mod tests {
         let regex = |regex| {
             format!("{{ remove_on_match: {{ key_matcher: {{ safe_regex: {{ regex: '{regex}' }} }} }} }}")
         };
-        for (mutation, expected) in [
-            ("{ remove_on_match: { key_matcher: { prefix: x-talos- } } }", true),
-            (&regex(TALOS_HEADER_REGEX), true),
-            (&regex(".*"), false),
-            ("{ remove: x-talos-key-id }", false),
+        for (mutation, expected, spellings) in [
+            ("{ remove_on_match: { key_matcher: { prefix: x-talos- } } }", true, false),
+            (&regex(TALOS_HEADER_REGEX), true, true),
+            (&regex(OLDER_TALOS_HEADER_REGEX), true, false),
+            (&regex(".*"), false, false),
+            ("{ remove: x-talos-key-id }", false, false),
         ] {
             let text = format!("list: [{mutation}]");
             let tree = read(&text, 1).unwrap();
-            assert_eq!(removes_all_identity(&Node::new(&tree[0], "").items("list")), expected, "{text}");
+            let list = Node::new(&tree[0], "").items("list");
+            assert_eq!(removes_all_identity(&list), expected, "{text}");
+            assert_eq!(removes_spellings(&list), spellings, "{text}");
         }
     }
 }

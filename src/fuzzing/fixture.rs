@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::app::build;
 use crate::audit::{Call, Origin};
-use crate::authz::AuthorizationService;
+use crate::authz::{AuthorizationService, CheckAnswer};
 use crate::clock::Timestamp;
 use crate::config::Source;
 use crate::credential::page_token::{self, Cursor};
@@ -137,7 +137,8 @@ impl Fixture {
     /// Sends a request to the authz plane; returns none when it can't be decoded.
     pub(super) fn check(&self, message: &[u8]) -> Option<Bytes> {
         let authorization = Rc::new(self.authorization.clone());
-        self.runtime.block_on(authorization.check(Bytes::copy_from_slice(message))).ok()
+        let answer = self.runtime.block_on(authorization.check(Bytes::copy_from_slice(message)));
+        answer.ok().map(CheckAnswer::into_bytes)
     }
 }
 

@@ -23,8 +23,9 @@ use super::wire::{
     IssueOut, KeyOut, ListImportedOut, ListIssuedOut, MAX_BATCH_IMPORT, TokenOut, custom_claims,
     list_request, scopes, token_format, ttl,
 };
+use crate::clock::Timestamp;
 use crate::error::ApiError;
-use crate::key::KeyKind;
+use crate::key::{Key, KeyKind};
 use crate::secret::SecretString;
 use crate::service::{Acknowledged, DeriveRequest, ImportRequest, KeyRequest, Listed};
 use crate::settings::Settings;
@@ -123,7 +124,7 @@ pub(super) async fn list_issued(
 ) -> Reply {
     let Listed { keys, next_page_token, total } = list(&context, &settings, KeyKind::Issued, query).await?;
     let now = context.service.clock.now();
-    let issued_api_keys = keys.iter().map(|key| KeyOut::new(key, now)).collect();
+    let issued_api_keys = keys.iter().map(|key| with_warnings(&settings, key, now)).collect();
     let total_size = total.map(|total| total.count);
     let total_size_is_estimate = total.filter(|total| !total.is_exact).map(|_| true);
     let page = ListIssuedOut { issued_api_keys, next_page_token, total_size, total_size_is_estimate };
@@ -137,11 +138,15 @@ pub(super) async fn list_imported(
 ) -> Reply {
     let Listed { keys, next_page_token, total } = list(&context, &settings, KeyKind::Imported, query).await?;
     let now = context.service.clock.now();
-    let imported_api_keys = keys.iter().map(|key| KeyOut::new(key, now)).collect();
+    let imported_api_keys = keys.iter().map(|key| with_warnings(&settings, key, now)).collect();
     let total_size = total.map(|total| total.count);
     let total_size_is_estimate = total.filter(|total| !total.is_exact).map(|_| true);
     let page = ListImportedOut { imported_api_keys, next_page_token, total_size, total_size_is_estimate };
     ok(StatusCode::OK, &page)
+}
+
+fn with_warnings<'a>(settings: &Settings, key: &'a Key, now: Timestamp) -> KeyOut<'a> {
+    KeyOut::new(key, now).with_warnings(warnings(settings, key))
 }
 
 async fn list(

@@ -17,7 +17,7 @@ use super::openapi::operation::Access;
 use super::reply::{Reply, ok};
 use super::routes::Routes;
 use super::wire::{EventsOut, ExplainBody, ExplainOut, WhoamiOut, follow_request};
-use crate::caller::Caller;
+use crate::caller::{Caller, Role};
 use crate::error::{ApiError, Reason};
 use crate::service::explain::ExplainRequest;
 
@@ -90,5 +90,8 @@ fn whoami(allowed: &Allowed, context: &Context, settings: &NetworkSettings, requ
         Access::From(least) => caller.role >= least,
     };
     let operations = allowed.iter().filter(|(access, _)| may(*access)).map(|(_, id)| *id).collect();
-    ok(StatusCode::OK, &WhoamiOut::new(&caller, context.admin_auth.mode(), settings.network, operations))
+    let out = WhoamiOut::new(&caller, context.admin_auth.mode(), settings.network, operations);
+    let server = context.service.snapshot();
+    let networks = server.all().filter_map(|(host, network)| Some((host?, network.network)));
+    ok(StatusCode::OK, &out.with_networks(networks.filter(|_| caller.role == Role::Admin)))
 }

@@ -7,13 +7,17 @@ use axum::http::HeaderValue;
 use axum::http::header::WARNING;
 use axum::response::Response;
 
-use crate::key::{Key, RatePolicy};
+use crate::key::{Actor, Key, RatePolicy};
 use crate::service::Revoked;
 use crate::settings::Settings;
 
 /// Warning about a key whose limits the settings don't enforce.
 const NOT_ENABLED: &str =
     "rate_limit.enabled is false: the limits of this key are stored and reported, not enforced";
+
+/// Warning about an actor whose limits the settings don't enforce.
+const ACTOR_NOT_ENABLED: &str =
+    "rate_limit.enabled is false: the limits of this actor are stored and reported, not enforced";
 
 /// Returns the warning for a policy in a unit that is not enforced, `None` for others.
 pub(super) fn not_enforced(policy: RatePolicy) -> Option<String> {
@@ -25,13 +29,19 @@ pub(super) fn not_enforced(policy: RatePolicy) -> Option<String> {
 
 /// Returns the warnings that are shown with a key.
 pub(super) fn warnings(settings: &Settings, key: &Key) -> Vec<Cow<'static, str>> {
-    let idle = has_idle_limits(settings, key).then_some(Cow::Borrowed(NOT_ENABLED));
+    let idle = limit_warning(settings, key).map(Cow::Borrowed);
     let ended = settings.issuance.end_of(key);
     let ended = ended.map(|end| {
         let text = format!("issuance policy {}: ends this key at {}", end.policy, end.at.to_rfc3339());
         Cow::Owned(text)
     });
     idle.into_iter().chain(ended).collect()
+}
+
+/// Returns the warning that is shown to the holder of a key whose limits the settings don't
+/// enforce.
+pub(super) fn limit_warning(settings: &Settings, key: &Key) -> Option<&'static str> {
+    has_idle_limits(settings, key).then_some(NOT_ENABLED)
 }
 
 /// Returns true for a key whose limits the settings don't enforce.
@@ -59,6 +69,19 @@ pub(super) fn with_notice<'a>(
         let notice = not_enforced(policy).and_then(|notice| HeaderValue::try_from(notice).ok());
         response.headers_mut().extend(notice.map(|notice| (WARNING, notice)));
     }
+    response
+}
+
+/// Returns the warnings that are shown with an actor.
+pub(super) fn warnings_of_actor(settings: &Settings, actor: &Actor) -> Vec<&'static str> {
+    let is_idle = !settings.rate_limited && actor.has_counted_limits();
+    is_idle.then_some(ACTOR_NOT_ENABLED).into_iter().collect()
+}
+
+/// Adds the warnings of an actor to the response to its update.
+pub(super) fn with_notice_of_actor(mut response: Response, warnings: &[&'static str]) -> Response {
+    let notices = warnings.iter().map(|text| HeaderValue::try_from(format!("299 talos \"{text}\"")));
+    response.headers_mut().extend(notices.flatten().map(|notice| (WARNING, notice)));
     response
 }
 

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, StatusCode};
 use super::admin::extract::QueryPairs;
 use super::audit::origin;
 use super::context::{Context, NetworkSettings};
+use super::notice::limit_warning;
 use super::reply::{Reply, ok};
 use super::wire::{SelfUsageOut, UsageOut, usage_request};
 
@@ -30,7 +31,8 @@ pub(super) async fn self_usage(
     let usage_request = usage_request(query, true)?;
     let credential = bearer(request.headers()).unwrap_or_default();
     let usage = context.service.self_usage(&settings, credential, usage_request, &origin).await?;
-    ok(StatusCode::OK, &SelfUsageOut::from(usage))
+    let warnings = limit_warning(&settings, &usage.key).into_iter().collect();
+    ok(StatusCode::OK, &SelfUsageOut::from(usage).with_warnings(warnings))
 }
 
 /// Returns the credential of the one `Authorization: Bearer`.

@@ -23,7 +23,9 @@ mod whoami;
 pub(super) use events::{EventsOut, follow_request};
 pub(super) use explain::{ExplainBody, ExplainOut};
 pub use listed::{check_import, listed_key};
-pub(super) use policies::{CheckPoliciesBody, CheckPoliciesOut, PreviewScopesBody, PreviewScopesOut};
+pub(super) use policies::{
+    CheckPoliciesBody, CheckPoliciesOut, ListPoliciesOut, PreviewScopesBody, PreviewScopesOut,
+};
 pub(super) use query::{force, list_request};
 pub(super) use requests::{
     BatchImportBody, BatchVerifyBody, DeriveBody, ImportBody, IssueBody, MAX_BATCH_IMPORT, MAX_BATCH_VERIFY,

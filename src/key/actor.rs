@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ActorId, KeyName, Metadata, NetworkId, Suspension};
+use super::{ActorId, KeyName, Metadata, NamedRatePolicy, NetworkId, RatePolicies, Suspension};
 use crate::clock::Timestamp;
 
 /// An actor. It needs no row of its own to exist: keys only have to name it.
@@ -16,6 +16,8 @@ pub struct Actor {
     pub display_name: Option<KeyName>,
     /// The owner's own attributes.
     pub metadata: Option<Metadata>,
+    /// Rate policies, each for the uses of all its keys together.
+    pub rate_policies: RatePolicies,
     /// Suspension of all its keys, which may have ended by itself.
     pub suspension: Option<Arc<Suspension>>,
     /// Times at which its row was made and last changed; `None` without a row.
@@ -43,6 +45,7 @@ impl Actor {
             id,
             display_name: None,
             metadata: None,
+            rate_policies: RatePolicies::UNSET,
             suspension: None,
             recorded: None,
             updated_by: None,
@@ -50,10 +53,16 @@ impl Actor {
         }
     }
 
-    /// Returns true if names, metadata and suspension are the same.
+    /// Returns true if Talos counts uses for one of its rate policies.
+    pub fn has_counted_limits(&self) -> bool {
+        self.rate_policies.as_slice().iter().any(NamedRatePolicy::is_counted)
+    }
+
+    /// Returns true if names, metadata, rate policies and suspension are the same.
     pub fn is_same_as(&self, other: &Self) -> bool {
         self.display_name == other.display_name
             && self.metadata == other.metadata
+            && self.rate_policies == other.rate_policies
             && self.suspension == other.suspension
     }
 }

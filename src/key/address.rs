@@ -29,12 +29,19 @@ impl AddressList {
                 .map_err(|_| FieldError(format!("[{index}] must be a CIDR block such as 10.0.0.0/8").into()))
         };
         let blocks: Result<Vec<IpNet>, _> = texts.iter().enumerate().map(parse).collect();
-        Ok(Self(blocks?.into()))
+        let blocks = blocks?;
+        // The default takes no memory.
+        Ok(if blocks.is_empty() { Self::default() } else { Self(blocks.into()) })
     }
 
     /// Returns the blocks in their order.
     pub fn iter(&self) -> impl Iterator<Item = &IpNet> {
         self.0.iter()
+    }
+
+    /// Returns the bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        if self.is_empty() { 0 } else { (16 + size_of_val(&*self.0)).next_multiple_of(8) }
     }
 
     /// Returns whether every address is allowed.

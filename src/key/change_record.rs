@@ -8,14 +8,17 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Actor, Key, KeyId, KeyKind, RatePolicy, RevocationReason, Suspension};
+use super::{
+    Actor, CreditBalance, Credits, Key, KeyId, KeyKind, RatePolicies, RatePolicy, Refill, RevocationReason,
+    Suspension,
+};
 use crate::clock::Timestamp;
 
 /// Longest record, in bytes. The values of a longer one are left out.
 const MAX_LEN: usize = 4_096;
 
 /// Fields of a key that a new one may have, besides its ids and times.
-const FIELDS_OF_NEW: [&str; 9] = [
+const FIELDS_OF_NEW: [&str; 10] = [
     "name",
     "scopes",
     "metadata",
@@ -23,6 +26,7 @@ const FIELDS_OF_NEW: [&str; 9] = [
     "ip_restriction",
     "rate_limit_policy",
     "rate_limit_policies",
+    "credits",
     "expire_time",
     "suspension",
 ];
@@ -174,7 +178,11 @@ impl ChangeRecord {
 
     /// Makes the record of a change of a key, which `successor` replaces if there is one.
     pub fn of_change(before: &Key, after: &Key, successor: Option<KeyId>) -> Self {
-        let differences = after.differences(before).into_iter().filter(|field| !IMPLIED.contains(field));
+        // Uses spend credits without a change; what is set is one, even if the refill stays.
+        let sets_credits = !Credits::are_kept(before.credits.as_ref(), after.credits.as_ref());
+        let differences = after.differences(before).into_iter();
+        let differences = differences.filter(|field| !IMPLIED.contains(field) && *field != "credits");
+        let differences = differences.chain(sets_credits.then_some("credits"));
         let changes = differences.map(|field| FieldChange {
             field: field.to_owned(),
             before: value_of(before, field),
@@ -221,9 +229,11 @@ impl ChangeRecord {
         };
         let name = |actor: &Actor| actor.display_name.as_ref().map(|name| name.as_str().into());
         let suspension = |actor: &Actor| actor.suspension.as_deref().map(suspension_json);
+        let limits = |actor: &Actor| policies_json(&actor.rate_policies);
         let mut changes = vec![];
         for (field, before, after) in [
             ("display_name", name(before), name(after)),
+            ("rate_limit_policies", limits(before), limits(after)),
             ("suspension", suspension(before), suspension(after)),
         ] {
             if before != after {
@@ -271,16 +281,8 @@ fn value_of(key: &Key, field: &str) -> Option<Value> {
         "ip_restriction" => texts(key.addresses.iter().map(ToString::to_string).collect())
             .map(|blocks| json!({ "allowed_cidrs": blocks })),
         "rate_limit_policy" => key.rate_policy.as_ref().map(policy_json),
-        "rate_limit_policies" => {
-            let policies = key.rate_policies.as_slice().iter().map(|named| {
-                let mut policy = policy_json(&named.policy);
-                policy["name"] = named.name.as_str().into();
-                policy["scope"] = named.scope.name().into();
-                policy["enforce"] = named.enforcer.name().into();
-                policy
-            });
-            (!key.rate_policies.is_unset()).then(|| policies.collect())
-        }
+        "rate_limit_policies" => policies_json(&key.rate_policies),
+        "credits" => key.credits.as_deref().map(credits_json),
         "expire_time" => key.expires.map(|at| at.to_rfc3339().into()),
         "supersede_time" => key.superseded.map(|at| at.to_rfc3339().into()),
         "suspension" => key.suspensions.own.as_deref().map(suspension_json),
@@ -290,6 +292,27 @@ fn value_of(key: &Key, field: &str) -> Option<Value> {
         }
         _ => None,
     }
+}
+
+fn policies_json(policies: &RatePolicies) -> Option<Value> {
+    let each = policies.as_slice().iter().map(|named| {
+        let mut policy = policy_json(&named.policy);
+        policy["name"] = named.name.as_str().into();
+        policy["scope"] = named.scope.name().into();
+        policy["enforce"] = named.enforcer.name().into();
+        policy
+    });
+    (!policies.is_unset()).then(|| each.collect())
+}
+
+fn credits_json(credits: &Credits) -> Value {
+    let CreditBalance { remaining, refill, .. } = credits.balance;
+    let mut values = json!({ "remaining": remaining.to_string() });
+    if let Some(Refill { amount, schedule }) = refill {
+        let (every, at) = (schedule.every().name(), schedule.to_string());
+        values["refill"] = json!({ "amount": amount.to_string(), "every": every, "at": at });
+    }
+    values
 }
 
 fn policy_json(policy: &RatePolicy) -> Value {
@@ -328,7 +351,8 @@ mod tests {
                 created_by: Some("spiffe://a/b".into()),
                 updated_by: Some("ops".into()),
                 ..Provenance::default()
-            },
+            }
+            .into(),
             ..Key::sample(KeyId::Imported([7; 32]), Timestamp::from_secs(1_790_000_000))
         }
     }
@@ -341,7 +365,8 @@ mod tests {
             suspensions: Suspensions { own: Some(Arc::new(suspension)), of_actor: None },
             ..old.clone()
         };
-        let revoked = |reason| Key { revocation: Some(Revocation { reason, description: None }), ..key() };
+        let revoked =
+            |reason| Key { revocation: Some(Box::new(Revocation { reason, description: None })), ..key() };
         let superseded = Key { superseded: Some(old.created), ..old.clone() };
         let renamed = Key { name: KeyName::parse("other").unwrap(), ..old.clone() };
         for (before, after, successor, kind, fields) in [

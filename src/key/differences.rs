@@ -7,7 +7,7 @@ use super::{Credits, Key, Metadata, RevocationReason};
 impl Key {
     /// Returns the API names of the fields that differ. Ignores the last use, the credits that are
     /// left, the position in the mutation log and the signer, which change by themselves, the
-    /// actor's suspension, and who made the changes.
+    /// actor's suspension and limits, and who made the changes.
     pub fn differences(&self, other: &Self) -> Vec<&'static str> {
         // Destructured, so that a new field can't be forgotten here.
         let Self {
@@ -21,6 +21,7 @@ impl Key {
             addresses,
             rate_policy,
             rate_policies,
+            actor_limits: _,
             credits,
             created,
             updated,

@@ -1,5 +1,6 @@
 //! Callers that made and changed a key, and the keys before and after it.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use super::KeyId;
@@ -21,9 +22,36 @@ pub struct Provenance {
 }
 
 impl Provenance {
-    /// Returns the length of the names, in bytes.
-    pub fn names_len(&self) -> usize {
-        let names = [&self.created_by, &self.updated_by, &self.revoked_by];
-        names.into_iter().flatten().map(|name| name.len()).sum()
+    const NONE: &Self =
+        &Self { created_by: None, updated_by: None, revoked_by: None, replaces: None, replaced_by: None };
+}
+
+/// Provenance in the space of one pointer, as most keys have little of it or none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyProvenance(Option<Arc<Provenance>>);
+
+impl KeyProvenance {
+    /// Returns the bytes on the heap. The names of callers are those of many keys.
+    pub fn heap_bytes(&self) -> usize {
+        let Some(provenance) = &self.0 else { return 0 };
+        let names = [&provenance.created_by, &provenance.updated_by, &provenance.revoked_by];
+        // A name counts here unless other keys have it, too; two are those of the interned one.
+        let own = names.into_iter().flatten().filter(|name| Arc::strong_count(name) <= 2);
+        let names: usize = own.map(|name| (16 + name.len()).next_multiple_of(8)).sum();
+        16 + size_of::<Provenance>() + names
+    }
+}
+
+impl Deref for KeyProvenance {
+    type Target = Provenance;
+
+    fn deref(&self) -> &Provenance {
+        self.0.as_deref().unwrap_or(Provenance::NONE)
+    }
+}
+
+impl From<Provenance> for KeyProvenance {
+    fn from(provenance: Provenance) -> Self {
+        Self((provenance != Provenance::default()).then(|| Arc::new(provenance)))
     }
 }

@@ -206,6 +206,8 @@ pub struct RatePolicies(Option<Arc<[NamedRatePolicy]>>);
 impl RatePolicies {
     /// Maximum number of policies.
     pub const MAX: usize = 8;
+    /// No list.
+    pub const UNSET: Self = Self(None);
 
     /// Checks policies; none means unset.
     ///
@@ -219,6 +221,27 @@ impl RatePolicies {
         let policies = Self(Some(policies.into()));
         policies.check()?;
         Ok(policies)
+    }
+
+    /// Checks policies of an actor; none means unset. Each counts the uses of all its keys.
+    ///
+    /// # Errors
+    /// Fails as [`RatePolicies::new`] does.
+    pub fn of_actor(mut policies: Vec<NamedRatePolicy>) -> Result<Self, FieldError> {
+        let is_wrong = |policy: &NamedRatePolicy| policy.policy.unit != RateUnit::Requests;
+        if let Some(at) = policies.iter().position(is_wrong) {
+            return Err(FieldError(format!("[{at}].unit must be requests").into()));
+        }
+        // What Envoy counts together depends on its descriptor alone.
+        for policy in &mut policies {
+            policy.scope = RateScope::Key;
+        }
+        Self::new(policies).map(Self::by_actor)
+    }
+
+    fn by_actor(self) -> Self {
+        let by_actor = |policy: &NamedRatePolicy| NamedRatePolicy { scope: RateScope::Actor, ..*policy };
+        Self(self.0.map(|policies| policies.iter().map(by_actor).collect()))
     }
 
     /// Checks the policies, for example after `default` has changed.
@@ -269,9 +292,9 @@ impl RatePolicies {
     }
 
     /// Returns the `RateLimit-Policy` header: the policies that Talos enforces.
-    pub(super) fn header(&self) -> Option<String> {
-        let counted = self.as_slice().iter().filter(|policy| policy.enforcer == RateEnforcer::Talos);
-        let counted: Vec<String> = counted.map(NamedRatePolicy::header).collect();
+    pub(super) fn header(policies: impl Iterator<Item = NamedRatePolicy>) -> Option<String> {
+        let counted = policies.filter(|policy| policy.enforcer == RateEnforcer::Talos);
+        let counted: Vec<String> = counted.map(|policy| policy.header()).collect();
         (!counted.is_empty()).then(|| counted.join(", "))
     }
 
@@ -288,8 +311,30 @@ impl RatePolicies {
 
     /// Returns the list as stored: JSON, in which `default` has no numbers.
     pub(super) fn to_json(&self) -> Option<String> {
+        self.stored(|policy| !policy.name.is_default())
+    }
+
+    /// Returns the list of an actor as stored: JSON.
+    pub fn to_whole_json(&self) -> Option<String> {
+        self.stored(|_| true)
+    }
+
+    /// Restores a list from the output of [`RatePolicies::to_whole_json`]. `None` if it can't be
+    /// read.
+    pub fn from_whole_json(json: Option<&str>) -> Option<Self> {
+        let Some(json) = json else { return Some(Self::UNSET) };
+        let stored: Vec<StoredPolicy> = serde_json::from_str(json).ok()?;
+        let read = |stored: StoredPolicy| {
+            let policy = stored.numbers()?;
+            stored.read(Some(policy))?
+        };
+        let policies = stored.into_iter().map(read).collect::<Option<Vec<_>>>()?;
+        Some(Self((!policies.is_empty()).then(|| policies.into())))
+    }
+
+    fn stored(&self, has_numbers: impl Fn(&NamedRatePolicy) -> bool) -> Option<String> {
         let stored = |policy: &NamedRatePolicy| {
-            let numbers = (!policy.name.is_default()).then_some(policy.policy);
+            let numbers = has_numbers(policy).then_some(policy.policy);
             StoredPolicy {
                 name: policy.name.as_str().to_owned(),
                 quota: numbers.map(|numbers| numbers.quota),
@@ -326,16 +371,16 @@ struct StoredPolicy {
 }
 
 impl StoredPolicy {
+    fn numbers(&self) -> Option<RatePolicy> {
+        let window = Duration::from_micros(u64::try_from(self.window?).ok()?);
+        RatePolicy::new(self.quota?, window, RateUnit::Requests).ok()
+    }
+
     /// Returns the policy; `Some(None)` for a `default` that has been removed, `None` if it can't
     /// be read.
     fn read(self, default: Option<RatePolicy>) -> Option<Option<NamedRatePolicy>> {
         let name = PolicyName::parse(&self.name).ok()?;
-        let policy = if name.is_default() {
-            default
-        } else {
-            let window = Duration::from_micros(u64::try_from(self.window?).ok()?);
-            Some(RatePolicy::new(self.quota?, window, RateUnit::Requests).ok()?)
-        };
+        let policy = if name.is_default() { default } else { Some(self.numbers()?) };
         let scope = RateScope::from_name(&self.scope)?;
         let enforcer = RateEnforcer::from_name(&self.enforce)?;
         Some(policy.map(|policy| NamedRatePolicy { name, policy, scope, enforcer }))
@@ -415,8 +460,8 @@ mod tests {
 
     #[test]
     fn headers_name_the_policies_that_talos_counts() {
-        let list =
-            RatePolicies::new(vec![policy("default", 10, 60), policy("day", 100, 86_400), for_envoy(9, 1)]);
-        assert_eq!(list.unwrap().header().unwrap(), "\"default\";q=10;w=60, \"day\";q=100;w=86400");
+        let list = [policy("default", 10, 60), policy("day", 100, 86_400), for_envoy(9, 1)];
+        let header = RatePolicies::header(list.into_iter()).unwrap();
+        assert_eq!(header, "\"default\";q=10;w=60, \"day\";q=100;w=86400");
     }
 }

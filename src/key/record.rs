@@ -1,10 +1,12 @@
 //! A key as plain values, as stored in a database row or in the shared cache.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::interned::Interned;
 use super::{
     ActorId, AddressList, CreditBalance, Credits, Key, KeyId, KeyKind, KeyName, KeyPrefix, Metadata,
     NetworkId, Provenance, RatePolicies, RatePolicy, RateUnit, Refill, Revocation, RevocationReason, Scopes,
@@ -82,6 +84,9 @@ pub struct Record {
     /// JSON object: the suspension of the actor, from the actor's row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor_suspension: Option<String>,
+    /// JSON list: the rate policies of the actor, from the actor's row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor_rate_policies: Option<String>,
 }
 
 /// A column has a value that this program can't have written.
@@ -104,7 +109,7 @@ impl From<&Key> for Record {
         let stored = |one: &Option<Arc<Suspension>>| one.as_ref().map(|one| one.to_stored());
         let text = |name: &Option<Arc<str>>| name.as_ref().map(ToString::to_string);
         let id = |id: Option<KeyId>| id.map(|id| id.to_string());
-        let Provenance { created_by, updated_by, revoked_by, replaces, replaced_by } = &key.provenance;
+        let Provenance { created_by, updated_by, revoked_by, replaces, replaced_by } = &*key.provenance;
         Self {
             network_id: key.network.to_string(),
             key_id: key.id.to_string(),
@@ -142,9 +147,10 @@ impl From<&Key> for Record {
             revoked_by: text(revoked_by),
             replaces: id(*replaces),
             replaced_by: id(*replaced_by),
-            unused_grace: key.unused_grace.map(|grace| micros(grace.after)),
-            grace_limit_at: key.unused_grace.map(|grace| grace.latest.as_micros()),
+            unused_grace: key.unused_grace.as_deref().map(|grace| micros(grace.after)),
+            grace_limit_at: key.unused_grace.as_deref().map(|grace| grace.latest.as_micros()),
             actor_suspension: stored(&key.suspensions.of_actor),
+            actor_rate_policies: key.actor_limits.to_whole_json(),
         }
     }
 }
@@ -161,6 +167,8 @@ impl TryFrom<Record> for Key {
         let rate_policy = rate_policy(record.rate_quota, record.rate_window, record.rate_unit.as_deref())?;
         let rate_policies = RatePolicies::from_json(record.rate_policies.as_deref(), rate_policy)
             .ok_or(Unreadable("rate_policies"))?;
+        let actor_limits = RatePolicies::from_whole_json(record.actor_rate_policies.as_deref())
+            .ok_or(Unreadable("actor_rate_policies"))?;
         let credits = match &record.credits_id {
             Some(id) => Some(Arc::new(Credits {
                 account: KeyId::parse_any(id).ok_or(Unreadable("credits_id"))?,
@@ -173,7 +181,7 @@ impl TryFrom<Record> for Key {
             id: KeyId::parse(kind, &record.key_id).ok_or(Unreadable("key_id"))?,
             name: KeyName::parse(&record.name).map_err(|_| Unreadable("name"))?,
             actor: ActorId::from_stored(&record.actor_id).map_err(|_| Unreadable("actor_id"))?,
-            scopes: Scopes::parse(&texts(&record.scopes, "scopes")?).map_err(|_| Unreadable("scopes"))?,
+            scopes: scopes(&record.scopes)?,
             metadata: match record.metadata {
                 Some(json) => Some(Metadata::from_json(json).ok_or(Unreadable("metadata"))?),
                 None => None,
@@ -187,6 +195,7 @@ impl TryFrom<Record> for Key {
                 .map_err(|_| Unreadable("allowed_cidrs"))?,
             rate_policy,
             rate_policies,
+            actor_limits,
             credits,
             created: Timestamp::from_micros(record.created_at),
             updated: Timestamp::from_micros(record.updated_at),
@@ -194,10 +203,10 @@ impl TryFrom<Record> for Key {
             superseded: record.superseded_at.map(Timestamp::from_micros),
             unused_grace: unused_grace(record.unused_grace, record.grace_limit_at)?,
             revocation: match record.revocation_reason {
-                Some(reason) => Some(Revocation {
+                Some(reason) => Some(Box::new(Revocation {
                     reason: RevocationReason::from_name(&reason).ok_or(Unreadable("revocation_reason"))?,
                     description: record.revocation_description,
-                }),
+                })),
                 None => None,
             },
             suspensions: Suspensions {
@@ -205,12 +214,13 @@ impl TryFrom<Record> for Key {
                 of_actor: suspension(record.actor_suspension, "actor_suspension")?,
             },
             provenance: Provenance {
-                created_by: record.created_by.map(Into::into),
-                updated_by: record.updated_by.map(Into::into),
-                revoked_by: record.revoked_by.map(Into::into),
+                created_by: record.created_by.as_deref().map(caller),
+                updated_by: record.updated_by.as_deref().map(caller),
+                revoked_by: record.revoked_by.as_deref().map(caller),
                 replaces: record.replaces.as_deref().and_then(KeyId::parse_any),
                 replaced_by: record.replaced_by.as_deref().and_then(KeyId::parse_any),
-            },
+            }
+            .into(),
             last_used: record.last_used_at.map(Timestamp::from_micros),
             mutation: u64::try_from(record.mutation).map_err(|_| Unreadable("mutation"))?,
             signer: Signer {
@@ -219,6 +229,18 @@ impl TryFrom<Record> for Key {
             },
         })
     }
+}
+
+/// Reads scopes; keys with the same ones share them.
+fn scopes(json: &str) -> Result<Scopes, Unreadable> {
+    static KNOWN: Interned<Scopes> = Interned::new();
+    KNOWN.get_or_make(json, || Scopes::parse(&texts(json, "scopes")?).map_err(|_| Unreadable("scopes")))
+}
+
+/// Returns the name of a caller, which keys share.
+fn caller(name: &str) -> Arc<str> {
+    static KNOWN: Interned<Arc<str>> = Interned::new();
+    KNOWN.get_or_make(name, || Ok::<_, Infallible>(name.into())).unwrap_or_else(|never| match never {})
 }
 
 /// Reads a suspension. One that can't be read fails the row, as it would count as none.
@@ -239,13 +261,13 @@ fn credit_balance(record: &Record) -> Result<CreditBalance, Unreadable> {
     })
 }
 
-fn unused_grace(after: Option<i64>, limit: Option<i64>) -> Result<Option<UnusedGrace>, Unreadable> {
+fn unused_grace(after: Option<i64>, limit: Option<i64>) -> Result<Option<Box<UnusedGrace>>, Unreadable> {
     let Some((after, latest)) = after.zip(limit) else {
         return Ok(None);
     };
     let after = u64::try_from(after).map_err(|_| Unreadable("unused_grace"))?;
     let (after, latest) = (Duration::from_micros(after), Timestamp::from_micros(latest));
-    Ok(Some(UnusedGrace { after, latest }))
+    Ok(Some(Box::new(UnusedGrace { after, latest })))
 }
 
 fn rate_policy(

@@ -48,6 +48,8 @@ pub struct Scopes(Arc<[Scope]>);
 impl Scopes {
     /// Maximum number of scopes.
     pub const MAX: usize = 100;
+    /// References to the scopes of one row: its own, and that of the interned ones.
+    const UNSHARED: usize = 2;
 
     /// Parses a list of scopes.
     ///
@@ -87,6 +89,14 @@ impl Scopes {
     /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Returns the bytes on the heap that exist for these alone.
+    pub fn heap_bytes(&self) -> usize {
+        if self.is_empty() || Arc::strong_count(&self.0) > Self::UNSHARED {
+            return 0;
+        }
+        16 + size_of_val(&*self.0) + self.iter().map(|scope| scope.0.len()).sum::<usize>()
     }
 
     /// Returns whether these cover `required`.

@@ -97,6 +97,7 @@ mod tests {
             addresses: AddressList::default(),
             rate_policy: None,
             rate_policies: RatePolicies::default(),
+            actor_limits: RatePolicies::default(),
             credits: None,
             created: Timestamp::from_secs(1_000),
             updated: Timestamp::from_secs(1_000),
@@ -108,7 +109,7 @@ mod tests {
             mutation: 0,
             signer: Signer::default(),
             suspensions: Suspensions::default(),
-            provenance: Provenance::default(),
+            provenance: Provenance::default().into(),
         }
     }
 

@@ -242,7 +242,13 @@ impl RedisClient {
         looks.reset();
         loop {
             tokio::select! {
+                biased;
                 () = self.reconnect.notified() => return None,
+                _ = looks.tick() => match self.target.look_at(connection, primary.as_ref()).await {
+                    Alive::Yes => {}
+                    Alive::No => return None,
+                    Alive::Unusable(cause) => return Some(cause),
+                },
                 push = next_push(pushes) => match (&push.kind, subscription) {
                     (PushKind::Message, Some(subscription))
                         if texts(&push).any(|text| (subscription.is_relevant)(text)) =>
@@ -256,11 +262,6 @@ impl RedisClient {
                     (PushKind::Disconnection, None) if connection.is_cluster() => {}
                     (PushKind::Disconnection, _) => return None,
                     _ => {}
-                },
-                _ = looks.tick() => match self.target.look_at(connection, primary.as_ref()).await {
-                    Alive::Yes => {}
-                    Alive::No => return None,
-                    Alive::Unusable(cause) => return Some(cause),
                 },
             }
         }

@@ -14,6 +14,8 @@ use super::cause::{Cause, CauseKind};
 use super::endpoint::{self, HostPort, Login};
 use super::sentinel;
 use super::settings::{RedisSettings, RedisSettingsError};
+#[cfg(feature = "sim")]
+use super::simulated::{self, SimulatedConnection};
 use super::single::{self, RightsCheck, ServerRole, TlsFiles};
 use super::tls;
 
@@ -31,6 +33,8 @@ pub(super) struct Target {
 pub(super) enum Connection {
     Single(MultiplexedConnection),
     Cluster(ClusterConnection),
+    #[cfg(feature = "sim")]
+    Simulated(SimulatedConnection),
 }
 
 /// Messages that a connection pushes.
@@ -111,6 +115,13 @@ impl Target {
     }
 
     async fn connect_untimed(&self, channel: Option<&str>, rights: RightsCheck) -> Result<Connected, Cause> {
+        #[cfg(feature = "sim")]
+        if let Some(server) = simulated::server() {
+            let (sender, pushes) = mpsc::channel(MAX_QUEUED_PUSHES);
+            let connection = SimulatedConnection::open(server, channel, sender).await?;
+            let (connection, server) = (Connection::Simulated(connection), "simulated".to_owned());
+            return Ok(Connected { connection, pushes, server, primary: None });
+        }
         let certificates = self.certificates()?;
         match (&self.settings.sentinel, self.addresses.as_slice()) {
             (Some(_), _) => {
@@ -283,6 +294,8 @@ impl Connection {
         match self {
             Self::Single(mut connection) => command.query_async(&mut connection).await,
             Self::Cluster(mut connection) => command.query_async(&mut connection).await,
+            #[cfg(feature = "sim")]
+            Self::Simulated(connection) => Ok(T::from_redis_value(connection.query(command).await?)?),
         }
     }
 
@@ -293,6 +306,10 @@ impl Connection {
             Self::Cluster(mut connection) => {
                 let pong = ::redis::cmd("PING").query_async::<()>(&mut connection).await;
                 pong.map(|()| ServerRole::ClusterNode)
+            }
+            #[cfg(feature = "sim")]
+            Self::Simulated(connection) => {
+                connection.query(&::redis::cmd("PING")).await.map(|_| ServerRole::Primary)
             }
         }
     }

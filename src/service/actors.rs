@@ -1,4 +1,4 @@
-//! Actors: their names and metadata, and the suspension of all their keys at once.
+//! Actors: their names, metadata and limits, and the suspension of all their keys at once.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::audit::Call;
 use crate::clock::Timestamp;
 use crate::error::ApiError;
 use crate::event::{Event, Occurrence};
-use crate::key::{Actor, ActorId, KeyName, Metadata, NetworkId};
+use crate::key::{Actor, ActorId, KeyName, Metadata, NetworkId, RatePolicies};
 use crate::store::{ActorKeyCounts, ActorOutcome};
 
 /// Number up to which the keys of an actor are counted.
@@ -21,6 +21,8 @@ pub struct ActorUpdate {
     pub display_name: Option<Option<KeyName>>,
     /// Metadata.
     pub metadata: Option<Option<Metadata>>,
+    /// All rate policies. Unset ones remove them all.
+    pub rate_policies: Option<RatePolicies>,
 }
 
 /// An actor, and the numbers of its keys.
@@ -42,7 +44,7 @@ impl Service {
         self.counted(actor).await
     }
 
-    /// Changes name and metadata of an actor. An update that leaves both as they are writes
+    /// Changes name, metadata and limits of an actor. An update that leaves all as they are writes
     /// nothing.
     ///
     /// # Errors
@@ -55,10 +57,11 @@ impl Service {
         call: &Call,
     ) -> Result<Acknowledged<CountedActor>, ApiError> {
         let change = move |actor: &Actor| {
-            let ActorUpdate { display_name, metadata } = update.clone();
+            let ActorUpdate { display_name, metadata, rate_policies } = update.clone();
             Actor {
                 display_name: display_name.unwrap_or_else(|| actor.display_name.clone()),
                 metadata: metadata.unwrap_or_else(|| actor.metadata.clone()),
+                rate_policies: rate_policies.unwrap_or_else(|| actor.rate_policies.clone()),
                 ..actor.clone()
             }
         };

@@ -22,7 +22,7 @@ impl Service {
         if !settings.rate_limited || !key.has_rate_policy() || cost == 0 {
             return None;
         }
-        if !key.rate_policies.is_unset() {
+        if key.has_named_rate_policies() {
             // Boxed, so that the future of a key with one policy stays small.
             return Box::pin(self.limiter.charge_all(key, cost)).await;
         }

@@ -126,6 +126,10 @@ impl Service {
         let occurrence = Occurrence::of_key(Event::DerivedToken, key);
         let occurrence = occurrence.with("TokenID", claims.get("jti").cloned());
         let occurrence = occurrence.with("metadata.token_type", Some(request.format.name()));
+        let signing_key = settings.signing_key().filter(|_| request.format == TokenFormat::Jwt);
+        let algorithm = signing_key.map(|key| format!("{:?}", key.algorithm()));
+        let occurrence = occurrence.with("metadata.algorithm", algorithm);
+        let occurrence = occurrence.with("metadata.ttl", Some(ttl.as_secs().to_string()));
         call.record_event(occurrence.with("TokenExpiry", Some(minted.expires.to_rfc3339())));
         Ok(Derived {
             token: minted.token,

@@ -15,7 +15,7 @@ pub use crate::store::{FeedPosition, FeedStart, LoggedEvent};
 
 use super::{Service, unavailable};
 use crate::error::{ApiError, Reason};
-use crate::key::NetworkId;
+use crate::key::{ChangeKind, NetworkId};
 use crate::store::{FeedGone, FeedPart, FeedRequest};
 
 /// Longest wait for a change.
@@ -34,8 +34,36 @@ const MAX_READS: usize = 2;
 /// Pause between news of the log and the read, in which further changes may come.
 const NEWS_PAUSE: Duration = Duration::from_millis(50);
 
+/// Events that a reader wants: all of those that nothing here leaves out.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// Kinds of changes; all if empty.
+    pub kinds: Vec<ChangeKind>,
+    /// Key that is changed, or that replaces the changed one.
+    pub key_id: Option<String>,
+    /// Actor that is changed, or whose key is.
+    pub actor: Option<String>,
+}
+
+impl EventFilter {
+    fn matches(&self, event: &LoggedEvent) -> bool {
+        let record = event.record.as_ref();
+        let kind = record.and_then(|record| record.kind);
+        let is_of_kind = self.kinds.is_empty() || kind.is_some_and(|kind| self.kinds.contains(&kind));
+        let is_of_key = self.key_id.as_ref().is_none_or(|wanted| {
+            event.key_id.is_some_and(|id| id.to_string() == *wanted)
+                || record.is_some_and(|record| record.replaced_by.as_ref() == Some(wanted))
+        });
+        let is_of_actor = self.actor.as_ref().is_none_or(|wanted| {
+            event.actor.as_ref() == Some(wanted)
+                || record.is_some_and(|record| record.actor.as_ref() == Some(wanted))
+        });
+        is_of_kind && is_of_key && is_of_actor
+    }
+}
+
 /// Request for the events after a place in the log.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct FollowRequest {
     /// Start.
     pub start: FeedStart,
@@ -43,6 +71,8 @@ pub struct FollowRequest {
     pub wait: Duration,
     /// Number of events; 0 means [`DEFAULT_EVENTS`], more than [`MAX_EVENTS`] means that.
     pub page_size: u32,
+    /// Events that are wanted.
+    pub filter: EventFilter,
 }
 
 /// Events, and where to go on.
@@ -126,7 +156,8 @@ impl Service {
             // Before the read, so that no news in between are missed.
             let mut progress = self.freshness.progress();
             let part = self.read_feed(network, start, page_size).await?;
-            let followed = Followed::from(part);
+            let mut followed = Followed::from(part);
+            followed.events.retain(|event| request.filter.matches(event));
             let is_over = Instant::now() >= deadline;
             if !followed.events.is_empty() || is_over {
                 return Ok(followed);

@@ -75,7 +75,7 @@ impl Service {
     /// Records that a key is used `now`, at most once per `LAST_USED_PRECISION`, or more often if
     /// that puts the end of its grace period off. Never waits.
     pub fn record_use(&self, entry: &Entry, now: Timestamp) {
-        let precision = match entry.key.unused_grace {
+        let precision = match entry.key.unused_grace.as_deref() {
             None => LAST_USED_PRECISION,
             Some(grace) => grace.precision().min(LAST_USED_PRECISION),
         };

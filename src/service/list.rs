@@ -88,8 +88,14 @@ impl Service {
             }
             false => None,
         };
+        let is_first = after.is_none();
         let request = PageRequest { filter, order, after, size, ..PageRequest::default() };
         let page = self.store.list_keys(network, kind, request, now).await.map_err(unavailable)?;
+        // The only page has them all.
+        let total = match (total, &page.next) {
+            (Some(_), None) if is_first => Some(KeyTotal { count: page.keys.len() as u64, is_exact: true }),
+            (total, _) => total,
+        };
         let next_page_token = page.next.map_or_else(String::new, |next| {
             page_token::seal(&settings.secrets, &self.rng, network, &listing, &next)
         });

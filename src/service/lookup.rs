@@ -8,7 +8,7 @@ use super::bulkhead::{Bulkhead, BulkheadPermit};
 use super::hash_upgrades::HashUpgrades;
 use super::{Service, Unavailable, unavailable};
 use crate::cache::freshness::{Freshness, Mode, PendingStamp, Slot, Stamp};
-use crate::cache::memory::{CacheKey, Entry, LastUse, MemoryCache, NegativeEntry, ResponseCache};
+use crate::cache::memory::{CacheKey, Entry, LastUse, MemoryCache, NegativeEntry, ResponseCache, Weight};
 use crate::cache::redis::{RedisCache, RedisEntry};
 use crate::clock::{Clock, Timestamp};
 use crate::credential::imported_hash::DigestIds;
@@ -305,6 +305,7 @@ impl FillTarget {
         // A key that couldn't be upgraded yet is looked up again soon.
         let ttl = if key.id == self.key_id { self.cache_ttl } else { self.negative_ttl };
         Arc::new(Entry {
+            digest: self.index.digest(),
             stamp,
             slot: slot_of(&key),
             generation: self.generation,
@@ -315,6 +316,7 @@ impl FillTarget {
             last_use: LastUse::new(key.last_used.filter(|at| *at <= read_at.plus(MAX_CLOCK_SKEW))),
             responses: ResponseCache::default(),
             denied_metadata: OnceLock::new(),
+            weight: Weight::default(),
             key,
         })
     }
@@ -323,7 +325,7 @@ impl FillTarget {
         match &found.key {
             Some(key) => {
                 let entry = self.entry(Arc::clone(key), found.stamp, found.read_at);
-                self.memory.insert(self.index, entry);
+                self.memory.insert(entry);
             }
             None => {
                 // The data of a key that was erased doesn't stay in memory.

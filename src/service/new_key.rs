@@ -179,7 +179,7 @@ impl Service {
             }
         }
         .into_iter();
-        let place = |result: Option<_>| {
+        let place = |(index, result): (usize, Option<_>)| {
             let result = result.unwrap_or_else(|| {
                 let inserted = inserted.next().unwrap_or_else(|| Err(nothing_inserted()))?;
                 Ok(match inserted {
@@ -187,10 +187,10 @@ impl Service {
                     Inserted::Repeated(earlier) => (earlier.key, false),
                 })
             });
-            note_import(call, network, &result);
+            note_import(call, network, index, &result);
             result.map(|(key, _)| key)
         };
-        let keys: Vec<Result<Key, ApiError>> = results.into_iter().map(place).collect();
+        let keys: Vec<Result<Key, ApiError>> = results.into_iter().enumerate().map(place).collect();
         let epoch = keys.iter().flatten().map(|key| key.mutation).max();
         Ok(Acknowledged { value: keys, epoch })
     }
@@ -253,6 +253,7 @@ impl Service {
             addresses: request.addresses,
             rate_policy: request.rate_policy,
             rate_policies: request.rate_policies,
+            actor_limits: RatePolicies::UNSET,
             credits: request.credits.map(|given| Arc::new(Credits::new(id, given, now))),
             created: now,
             updated: now,
@@ -261,7 +262,7 @@ impl Service {
             unused_grace: None,
             revocation: None,
             suspensions: Suspensions::default(),
-            provenance: Provenance { created_by, ..Provenance::default() },
+            provenance: Provenance { created_by, ..Provenance::default() }.into(),
             last_used: None,
             mutation: 0,
             signer,
@@ -341,7 +342,8 @@ fn exists(key: &Key, existing: KeyId) -> ApiError {
 }
 
 /// Records the outcome of one import, unless the request repeats an earlier one.
-fn note_import(call: &Call, network: NetworkId, result: &Result<(Key, bool), ApiError>) {
+/// `index` is its place in the request.
+fn note_import(call: &Call, network: NetworkId, index: usize, result: &Result<(Key, bool), ApiError>) {
     match result {
         Ok((key, true)) => {
             let created = Occurrence::of_key(Event::ImportedKeyCreated, key);
@@ -351,6 +353,8 @@ fn note_import(call: &Call, network: NetworkId, result: &Result<(Key, bool), Api
         Ok((_, false)) => {}
         Err(error) => {
             let failed = Occurrence::new(Event::ImportFailed, network).with("KeyType", Some("imported"));
+            let failed = failed.with("metadata.index", Some(index.to_string()));
+            let failed = failed.with("metadata.error_code", Some(error.reason.name()));
             call.record_event(failed.with("Reason", Some(error.reason.name())));
         }
     }

@@ -5,7 +5,7 @@ use super::{Acknowledged, Service, Unavailable, no_such_key, unavailable};
 use crate::audit::Call;
 use crate::credential::Presented;
 use crate::error::{ApiError, Reason};
-use crate::event::{Event, Occurrence};
+use crate::event::{Event, Occurrence, Operation};
 use crate::key::verdict::Denial;
 use crate::key::{Key, KeyId, KeyKind, NetworkId, Provenance, Revocation, RevocationReason};
 use crate::settings::Settings;
@@ -121,10 +121,10 @@ impl Service {
                     let provenance = Provenance {
                         updated_by: caller.clone(),
                         revoked_by: caller.clone(),
-                        ..key.provenance.clone()
+                        ..Provenance::clone(&key.provenance)
                     };
-                    let revocation = Some(revocation.clone());
-                    let key = Key { revocation, updated: now, provenance, ..key.clone() };
+                    let revocation = Some(Box::new(revocation.clone()));
+                    let key = Key { revocation, updated: now, provenance: provenance.into(), ..key.clone() };
                     Ok(KeyChange { key, successor: None })
                 }
             })
@@ -133,13 +133,15 @@ impl Service {
             // Published before it is acknowledged: the next request here is already rejected.
             Ok(ChangeOutcome::Done { rows, mutation }) => {
                 self.publish(&[mutation]).await;
-                call.record_event(Occurrence::of_key(Event::revoked(id.kind()), &rows.key));
+                let by_holder = (call.operation() == Operation::SelfRevoke).then_some("self");
+                let occurrence = Occurrence::of_key(Event::revoked(id.kind()), &rows.key);
+                call.record_event(occurrence.with("metadata.initiated_by", by_holder));
                 (mutation.n, Revoked::Now)
             }
             // If another instance revoked it, this one may not know yet.
             Ok(ChangeOutcome::Refused { key, reason: AlreadyRevoked }) => {
                 self.freshness.apply(&Mutation { n: key.mutation, network, key_id: key.id });
-                let earlier = key.revocation.clone().filter(|earlier| *earlier != requested);
+                let earlier = key.revocation.clone().filter(|earlier| **earlier != requested);
                 (
                     key.mutation,
                     earlier.map_or(Revoked::Likewise, |earlier| Revoked::Otherwise(earlier.reason)),

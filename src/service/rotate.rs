@@ -124,6 +124,9 @@ impl Service {
         let occurrence = occurrence.with("RotatedFrom", Some(old.id.to_string()));
         let old_expiry = old.superseded.map(crate::clock::Timestamp::to_rfc3339);
         let occurrence = occurrence.with("OldKeyExpiry", old_expiry);
+        let occurrence = occurrence.with("metadata.old_key_id", Some(old.id.to_string()));
+        let had_end = old.expires.map(crate::clock::Timestamp::to_rfc3339);
+        let occurrence = occurrence.with("metadata.old_expires_at", had_end);
         call.record_event(occurrence.with("metadata.previous_key_id", Some(old.id.to_string())));
         Ok(Acknowledged { value: Rotated { key, secret, old }, epoch: Some(epoch) })
     }
@@ -196,7 +199,8 @@ impl Rotation {
                 created_by: self.verified_caller(),
                 replaces: Some(old.id),
                 ..Provenance::default()
-            },
+            }
+            .into(),
             ..request.changes.apply(old, *now)
         };
         if let Some(Some(given)) = request.changes.credits {
@@ -210,18 +214,18 @@ impl Rotation {
         key.expires = key.expires.map(|end| end.min(longest));
         check(settings, &key, &self.writer(), None, *now)?;
         self.bound.check(settings, &key)?;
-        let provenance = Provenance {
+        let mut provenance = Provenance {
             updated_by: self.verified_caller(),
             replaced_by: Some(key.id),
-            ..old.provenance.clone()
+            ..Provenance::clone(&old.provenance)
         };
-        let mut old = Key { updated: *now, provenance, ..old.clone() };
+        let mut old = Key { updated: *now, ..old.clone() };
         // While both keys are valid, both count towards the quota.
         let quota = match (request.until_unused, request.grace.is_zero()) {
             (None, true) => {
                 let reason = RevocationReason::Superseded;
-                old.revocation = Some(Revocation { reason, description: None });
-                old.provenance.revoked_by = self.verified_caller();
+                old.revocation = Some(Box::new(Revocation { reason, description: None }));
+                provenance.revoked_by = self.verified_caller();
                 None
             }
             (None, false) => {
@@ -231,11 +235,12 @@ impl Rotation {
             (Some(after), is_unlimited) => {
                 let most = if is_unlimited { UnusedGrace::MAX_EXTENSION } else { request.grace };
                 let latest = now.plus(most);
-                old.unused_grace = Some(UnusedGrace { after, latest });
+                old.unused_grace = Some(Box::new(UnusedGrace { after, latest }));
                 old.superseded = Some(now.plus(after).min(latest));
                 settings.api_keys_max
             }
         };
+        old.provenance = provenance.into();
         let idempotency = self.idempotency.clone().map(|idempotency| {
             let caller = self.caller.as_ref();
             let request = SealedRequest { network: key.network, request_id: &idempotency.id, caller };

@@ -77,7 +77,7 @@ impl Service {
             Ok(Key {
                 suspensions: Suspensions { own, ..key.suspensions.clone() },
                 updated: now,
-                provenance: Provenance { updated_by, ..key.provenance.clone() },
+                provenance: Provenance { updated_by, ..Provenance::clone(&key.provenance) }.into(),
                 ..key.clone()
             })
         };
@@ -103,7 +103,8 @@ impl Service {
             Some(_) => Ok(Key {
                 suspensions: Suspensions { own: None, ..key.suspensions.clone() },
                 updated: now,
-                provenance: Provenance { updated_by: caller.clone(), ..key.provenance.clone() },
+                provenance: Provenance { updated_by: caller.clone(), ..Provenance::clone(&key.provenance) }
+                    .into(),
                 ..key.clone()
             }),
         };
@@ -132,13 +133,17 @@ impl Service {
                     Err(ApiError::new(Reason::FailedPrecondition, problem).into())
                 }
                 (Status::Active | Status::Expired, true) => Ok(Key {
-                    revocation: Some(Revocation { reason: RevocationReason::Superseded, description: None }),
+                    revocation: Some(Box::new(Revocation {
+                        reason: RevocationReason::Superseded,
+                        description: None,
+                    })),
                     updated: now,
                     provenance: Provenance {
                         updated_by: caller.clone(),
                         revoked_by: caller.clone(),
-                        ..key.provenance.clone()
-                    },
+                        ..Provenance::clone(&key.provenance)
+                    }
+                    .into(),
                     ..key.clone()
                 }),
             }

@@ -251,8 +251,9 @@ impl Service {
                 }
                 let writer = Writer { role, scope_set: update.role.as_deref() };
                 check(&settings, &updated, &writer, Some(&update.judged_fields()), now)?;
-                let provenance = Provenance { updated_by: caller.clone(), ..key.provenance.clone() };
-                let key = Key { updated: now, provenance, ..updated };
+                let provenance =
+                    Provenance { updated_by: caller.clone(), ..Provenance::clone(&key.provenance) };
+                let key = Key { updated: now, provenance: provenance.into(), ..updated };
                 bound.check(&settings, &key)?;
                 Ok(key)
             }

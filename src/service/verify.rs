@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::lookup::{CacheAccess, FillTarget, FoundKey};
 use super::{Service, Unavailable};
 use crate::cache::freshness::{Mode, Slot};
-use crate::cache::memory::{CacheKey, Entry, ResponseCache};
+use crate::cache::memory::{CacheKey, Entry, ResponseCache, Weight};
 use crate::clock::Timestamp;
 use crate::credential::claims::{Authority, Expectation};
 use crate::credential::imported_hash::DigestIds;
@@ -165,7 +165,7 @@ impl Service {
             Some(entry) if entry.generation == settings.generation => {
                 let verdict = self.judge_entry(entry, now, request.client);
                 if let Ok(Identity::Key(entry)) = &verdict {
-                    self.memory.put_recent(index, entry);
+                    self.memory.put_recent(entry);
                 }
                 verdict
             }
@@ -329,9 +329,10 @@ impl Service {
                     last_use: entry.last_use.clone(),
                     responses: ResponseCache::default(),
                     denied_metadata: entry.denied_metadata.clone(),
+                    weight: Weight::default(),
                     ..*entry
                 });
-                self.memory.insert(*index, Arc::clone(&renewed));
+                self.memory.insert(Arc::clone(&renewed));
                 renewed
             };
             return Some(self.judge_entry(entry, now, client));
@@ -382,7 +383,7 @@ impl Service {
         Some(shared.unwrap_or_else(|| {
             let entry = target.entry(key, stamp, read_at);
             if access.writes {
-                self.memory.insert(target.index, Arc::clone(&entry));
+                self.memory.insert(Arc::clone(&entry));
             }
             entry
         }))

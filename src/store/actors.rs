@@ -1,7 +1,8 @@
-//! Actors: a row for those that have a name, metadata or a suspension.
+//! Actors: a row for those that have a name, metadata, limits or a suspension.
 //!
 //! The keys of an actor aren't touched by a change of it, however many there are: the row of a key
-//! is read together with the suspension of its actor, and the change has a number of the log.
+//! is read together with suspension and limits of its actor, and the change has a number of the
+//! log.
 
 use std::sync::Arc;
 
@@ -16,7 +17,8 @@ use super::{Inner, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::key::record::kind_code;
 use crate::key::{
-    Actor, ActorId, ChangeRecord, KeyKind, KeyName, Metadata, NetworkId, RecordedTimes, Suspension,
+    Actor, ActorId, ChangeRecord, KeyKind, KeyName, Metadata, NetworkId, RatePolicies, RecordedTimes,
+    Suspension,
 };
 
 /// Outcome of a change of an actor.
@@ -212,8 +214,8 @@ async fn log_actor(
 type Query = sqlx::query::Query<'static, sqlx::Any, sqlx::any::AnyArguments>;
 
 fn find(inner: &Inner, network: NetworkId, id: &ActorId) -> Query {
-    let find = "SELECT display_name, metadata, suspension, created_at, updated_at, updated_by, mutation \
-                FROM actors WHERE network_id = $1 AND actor_id = $2";
+    let find = "SELECT display_name, metadata, rate_policies, suspension, created_at, updated_at, updated_by, \
+                mutation FROM actors WHERE network_id = $1 AND actor_id = $2";
     inner.query(find).bind(network.to_string()).bind(id.as_str().to_owned())
 }
 
@@ -223,6 +225,8 @@ fn read(row: &AnyRow, network: NetworkId, id: ActorId) -> Result<Actor, StoreErr
     let name = name.map(|name| KeyName::parse(&name).map_err(|_| corrupt("display_name"))).transpose()?;
     let metadata: Option<String> = row.try_get("metadata")?;
     let metadata = metadata.map(|json| Metadata::from_json(json).ok_or(corrupt("metadata"))).transpose()?;
+    let limits: Option<String> = row.try_get("rate_policies")?;
+    let rate_policies = RatePolicies::from_whole_json(limits.as_deref()).ok_or(corrupt("rate_policies"))?;
     let suspension: Option<String> = row.try_get("suspension")?;
     let suspension = suspension
         .map(|text| Suspension::from_stored(&text).map(Arc::new).ok_or(corrupt("suspension")))
@@ -236,6 +240,7 @@ fn read(row: &AnyRow, network: NetworkId, id: ActorId) -> Result<Actor, StoreErr
         id,
         display_name: name,
         metadata,
+        rate_policies,
         suspension,
         recorded: Some(recorded),
         updated_by: row.try_get::<Option<String>, _>("updated_by")?.map(Into::into),
@@ -252,12 +257,13 @@ async fn write(
 ) -> Result<(), StoreError> {
     let statement = match exists {
         true => {
-            "UPDATE actors SET display_name = $1, metadata = $2, suspension = $3, created_at = $4, updated_at = $5, \
-             updated_by = $6, mutation = $7 WHERE network_id = $8 AND actor_id = $9"
+            "UPDATE actors SET display_name = $1, metadata = $2, rate_policies = $3, suspension = $4, \
+             created_at = $5, updated_at = $6, updated_by = $7, mutation = $8 \
+             WHERE network_id = $9 AND actor_id = $10"
         }
         false => {
-            "INSERT INTO actors (display_name, metadata, suspension, created_at, updated_at, updated_by, mutation, \
-             network_id, actor_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+            "INSERT INTO actors (display_name, metadata, rate_policies, suspension, created_at, updated_at, \
+             updated_by, mutation, network_id, actor_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
         }
     };
     let recorded = actor.recorded.ok_or(StoreError::Corrupt("created_at"))?;
@@ -265,6 +271,7 @@ async fn write(
         .query(statement)
         .bind(actor.display_name.as_ref().map(|name| name.as_str().to_owned()))
         .bind(actor.metadata.as_ref().map(|metadata| metadata.json().to_owned()))
+        .bind(actor.rate_policies.to_whole_json())
         .bind(actor.suspension.as_ref().map(|suspension| suspension.to_stored()))
         .bind(recorded.created.as_micros())
         .bind(recorded.updated.as_micros())

@@ -1,9 +1,11 @@
 //! First connections to a database: whether it answers, and whether a pooler stands before it.
 
+use std::borrow::Cow;
+use std::path::Path;
 use std::time::Duration;
 
 use sqlx::any::AnyConnectOptions;
-use sqlx::{AnyConnection, Connection, Row};
+use sqlx::{AnyConnection, Connection, Executor, Row};
 use tokio::time::{sleep, timeout};
 
 use super::{StoreError, driver};
@@ -12,6 +14,16 @@ use super::{StoreError, driver};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time after which an operator is told that the database doesn't answer.
 const SLOW: Duration = Duration::from_millis(800);
+/// Number of times that an SQLite file is opened again while its log is missing, and the time
+/// between them: a process that has it open notices that the log was removed, and closes it.
+const MAX_REOPENINGS: u32 = 25;
+const REOPENING_INTERVAL: Duration = Duration::from_millis(200);
+/// SQLite's code for a file that is shorter than its index says (SQLITE_IOERR_SHORT_READ).
+const SHORT_READ: &str = "522";
+/// SQLite's code for a file that can't be opened (SQLITE_CANTOPEN).
+const CANNOT_OPEN: &str = "14";
+/// Encodings that take every letter. SQL_ASCII stores bytes as they come.
+const COMPLETE_ENCODINGS: [&str; 2] = ["UTF8", "SQL_ASCII"];
 /// Setting that no server has: PostgreSQL takes it, a pooler refuses or drops it.
 const PROBE: &str = "talos.pooler_probe";
 
@@ -35,7 +47,12 @@ pub(super) async fn reach(
         }
     };
     match connected {
-        Ok(Ok(connection)) => {
+        Ok(Ok(mut connection)) => {
+            if let Ok(Err(error @ StoreError::Encoding(_))) =
+                timeout(CONNECT_TIMEOUT, check_encoding(&mut connection, options)).await
+            {
+                tracing::warn!(server, "{error}");
+            }
             // The server has answered, so an error while closing doesn't matter.
             let _ = connection.close().await;
             Ok(())
@@ -45,6 +62,70 @@ pub(super) async fn reach(
         Ok(Err(error)) => Err(StoreError::Refused { server, error }),
         Err(_) => Err(StoreError::Silent { server }),
     }
+}
+
+/// Checks that every letter of a name can be stored.
+///
+/// # Errors
+/// When the encoding of the database lacks letters, or it isn't known.
+pub(super) async fn check_encoding(
+    connection: &mut AnyConnection,
+    options: &AnyConnectOptions,
+) -> Result<(), StoreError> {
+    if options.database_url.scheme() != "postgres" {
+        return Ok(());
+    }
+    let query = "SELECT current_setting('server_encoding') AS encoding";
+    let encoding: String = sqlx::raw_sql(query).fetch_one(connection).await?.try_get("encoding")?;
+    match COMPLETE_ENCODINGS.contains(&&*encoding) {
+        true => Ok(()),
+        false => Err(StoreError::Encoding(encoding)),
+    }
+}
+
+/// Opens an SQLite file once, which creates it if it may, and reads from it.
+///
+/// # Errors
+/// When it can't be opened, or its log is missing.
+pub(super) async fn open_file(options: &AnyConnectOptions, path: &Path) -> Result<(), StoreError> {
+    let mut reopenings = 0;
+    loop {
+        let Err(error) = read_once(options).await else { return Ok(()) };
+        if code_of(&error).as_deref() == Some(CANNOT_OPEN) {
+            return Err(absent(options, path).unwrap_or_else(|| error.into()));
+        }
+        if code_of(&error).as_deref() != Some(SHORT_READ) {
+            return Err(error.into());
+        }
+        if reopenings == MAX_REOPENINGS {
+            return Err(StoreError::LogRemoved { file: path.display().to_string() });
+        }
+        reopenings += 1;
+        sleep(REOPENING_INTERVAL).await;
+    }
+}
+
+/// Returns the error of a file that can't be opened because it, or its directory, isn't there.
+fn absent(options: &AnyConnectOptions, path: &Path) -> Option<StoreError> {
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    if let Some(directory) = directory.filter(|directory| !directory.is_dir()) {
+        let problem = format!("there is no directory {}: create it", directory.display());
+        return Some(StoreError::Dsn(problem.into()));
+    }
+    let is_created = options.database_url.as_str().contains("mode=rwc");
+    let is_missing = !is_created && !path.exists();
+    is_missing.then(|| StoreError::NoFile { file: path.display().to_string() })
+}
+
+/// Returns SQLite's code of an error.
+fn code_of(error: &sqlx::Error) -> Option<Cow<'_, str>> {
+    error.as_database_error().and_then(|error| error.code())
+}
+
+async fn read_once(options: &AnyConnectOptions) -> Result<(), sqlx::Error> {
+    let mut connection = AnyConnection::connect_with(options).await?;
+    let read = connection.execute("PRAGMA schema_version").await.map(drop);
+    read.and(connection.close().await)
 }
 
 /// Returns true if a pooler such as PgBouncer stands between here and PostgreSQL. Then one session

@@ -295,7 +295,7 @@ mod tests {
                 Some(grace @ 1..) => changed.superseded = Some(at(self.now + grace)),
                 _ => {
                     let reason = RevocationReason::Superseded;
-                    changed.revocation = Some(Revocation { reason, description: None });
+                    changed.revocation = Some(Box::new(Revocation { reason, description: None }));
                 }
             }
             let quota = Some(quota).filter(|_| grace.is_some_and(|grace| grace > 0));

@@ -44,6 +44,7 @@ macro_rules! migrations {
                 step!($database, 9, "0009_additive_finding"),
                 step!($database, 10, "0010_additive_events"),
                 step!($database, 11, "0011_additive_imported_hashes"),
+                step!($database, 12, "0012_additive_actor_limits"),
             ]
             .concat(),
         )

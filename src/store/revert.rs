@@ -73,6 +73,7 @@ impl fmt::Display for Loss {
         }
         match table.as_str() {
             "api_keys" => write!(out, "{rows} key{plural}"),
+            "actors" if self.column.is_some() => write!(out, "{rows} actor{plural}"),
             "actors" => write!(out, "names, metadata and suspensions of {rows} actor{plural}"),
             "audit_heads" => write!(out, "the recorded end of {rows} audit log{plural}"),
             table => write!(out, "{rows} row{plural} of {table}"),

@@ -17,8 +17,8 @@ pub(super) const COLUMNS: &str = "network_id, key_id, kind, name, actor_id, scop
 /// Number of [`COLUMNS`].
 pub(super) const COLUMN_COUNT: usize = 32;
 
-/// Returns what is read of a key: [`COLUMNS`], the suspension of its actor and its balance of
-/// credits.
+/// Returns what is read of a key: [`COLUMNS`], the suspension and limits of its actor, and its
+/// balance of credits.
 ///
 /// By subqueries, not joins: pages of keys keep the plans that they have without it.
 pub(super) fn selected(dialect: Dialect) -> String {
@@ -32,10 +32,17 @@ pub(super) fn selected(dialect: Dialect) -> String {
              AND c.credits_id = api_keys.credits_id)"
         )
     };
+    let of_actor = |column: &str| {
+        format!(
+            "(SELECT actors.{column} FROM actors WHERE actors.network_id = api_keys.network_id \
+             AND actors.actor_id = api_keys.actor_id{exactly})"
+        )
+    };
     format!(
-        "{COLUMNS}, (SELECT actors.suspension FROM actors WHERE actors.network_id = api_keys.network_id \
-         AND actors.actor_id = api_keys.actor_id{exactly}) AS actor_suspension, {remaining} AS credits_remaining, \
-         {refill} AS credits_refill, {due_at} AS credits_due_at",
+        "{COLUMNS}, {suspension} AS actor_suspension, {limits} AS actor_rate_policies, \
+         {remaining} AS credits_remaining, {refill} AS credits_refill, {due_at} AS credits_due_at",
+        suspension = of_actor("suspension"),
+        limits = of_actor("rate_policies"),
         remaining = credits("remaining"),
         refill = credits("refill"),
         due_at = credits("refill_due_at"),
@@ -146,6 +153,7 @@ pub(super) fn read_key(row: &AnyRow) -> Result<Key, StoreError> {
         unused_grace: row.try_get("unused_grace")?,
         grace_limit_at: row.try_get("grace_limit_at")?,
         actor_suspension: row.try_get("actor_suspension")?,
+        actor_rate_policies: row.try_get("actor_rate_policies")?,
     };
     record.try_into().map_err(|crate::key::record::Unreadable(column)| StoreError::Corrupt(column))
 }

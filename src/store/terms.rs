@@ -19,6 +19,13 @@ use crate::key::record::kind_code;
 use crate::key::terms::terms_of;
 use crate::key::{Key, NetworkId};
 
+/// Rows of one statement if they are short.
+const MANY_ROWS: usize = 2 * MAX_ROWS;
+/// Bytes of a row on the wire beside its term: the longest id, a network's, numbers and lengths.
+const ROW_BYTES: usize = 140;
+/// Most bytes of the rows of a statement with that many; a TLS record has 16 KiB.
+const MAX_STATEMENT_BYTES: usize = 15_000;
+
 /// Most keys whose terms one call writes.
 pub const INDEX_BATCH: usize = 400;
 
@@ -95,7 +102,10 @@ pub(super) async fn insert_terms(
         let terms: BTreeSet<String> = terms_of(key);
         rows.extend(terms.into_iter().map(|term| (key, term)));
     }
-    for chunk in rows.chunks(MAX_ROWS) {
+    let mut rest = &*rows;
+    while !rest.is_empty() {
+        let (chunk, others) = rest.split_at(rows_of_statement(rest));
+        rest = others;
         let insert = format!(
             "INSERT INTO key_terms (network_id, key_id, kind, term, created_at) VALUES {}",
             placeholders(chunk.len(), 5)
@@ -111,6 +121,17 @@ pub(super) async fn insert_terms(
         insert.execute(&mut *transaction).await?;
     }
     Ok(())
+}
+
+/// Returns how many of these rows one statement inserts: more than [`MAX_ROWS`] if so many fit into
+/// one TLS record, as each statement is a round trip. There are few different numbers, as each is a
+/// statement to prepare.
+fn rows_of_statement(rows: &[(&Key, String)]) -> usize {
+    let bytes: usize = rows.iter().take(MANY_ROWS).map(|(_, term)| ROW_BYTES + term.len()).sum();
+    match rows.len() >= MANY_ROWS && bytes <= MAX_STATEMENT_BYTES {
+        true => MANY_ROWS,
+        false => rows.len().min(MAX_ROWS),
+    }
 }
 
 /// Writes the terms of a changed key anew.
@@ -138,4 +159,27 @@ fn bind_ids(query: Query, network: NetworkId, ids: impl Iterator<Item = String>)
 fn places(count: usize) -> String {
     let places: Vec<String> = (2..count + 2).map(|place| format!("${place}")).collect();
     places.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::key::KeyId;
+
+    #[test]
+    fn short_rows_share_a_statement_that_fits_into_a_record() {
+        let key = Key::sample(KeyId::Imported([7; 32]), Timestamp::from_secs(1));
+        for (rows, term, expected) in [
+            (1, 10, 1),
+            (MAX_ROWS + 1, 10, MAX_ROWS),
+            (MANY_ROWS - 1, 10, MAX_ROWS),
+            (MANY_ROWS, 10, MANY_ROWS),
+            (10 * MANY_ROWS, 40, MANY_ROWS),
+            (MANY_ROWS, 130, MAX_ROWS),
+        ] {
+            let rows = vec![(&key, "t".repeat(term)); rows];
+            assert_eq!(rows_of_statement(&rows), expected, "{} rows of {term}", rows.len());
+        }
+    }
 }

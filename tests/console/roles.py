@@ -63,10 +63,10 @@ def viewer(stack, browser, tokens, address):
     """No button is there that would be refused."""
     with Looker(browser, stack, headers=tokens.headers("viewer")) as looker:
         prepare(looker, stack, tokens, "viewer")
-        for screen in ["", "keys/issued", address, "actors/user%3Aa", "leak", "routes", "activity", "instances", "issue"]:
+        for screen in ["", "keys/issued", address, "actors/user%3Aa", "leak", "routes", "activity", "instances", "issue", "import"]:
             looker.open(screen)
             offered = looker.page.locator("main a, main button").all_inner_texts()
-            for word in ["Revoke", "Rotate", "Suspend", "Edit", "Issue a key", "Issue the key", "End it now", "Resume"]:
+            for word in ["Revoke", "Rotate", "Suspend", "Edit", "Issue a key", "Issue the key", "Import", "End it now", "Resume"]:
                 assert not any(re.match(rf"\s*{word}\b", text) for text in offered), f"{screen}: a viewer is offered {word}"
             assert looker.page.locator("input[type=checkbox]").count() == 0, screen
         assert "viewer" in looker.page.locator(".whoami").inner_text()

@@ -39,6 +39,7 @@ def checks(stack):
 def tests(talos, stack, browser, seeded, folder):
     """All tests, by name."""
     import flows
+    import governed
     import hostile
     import looks
     import many
@@ -53,6 +54,7 @@ def tests(talos, stack, browser, seeded, folder):
     for test in [*hostile.HOSTILE, *newer.NEWER]:
         yield test.__name__, lambda test=test: test(stack, browser, seeded)
     yield "roles", lambda: roles.roles(talos, browser)
+    yield "governed", lambda: governed.governed(talos, browser)
     yield "screens_are_quick", lambda: many.screens_are_quick(stack, browser, seeded)
 
 

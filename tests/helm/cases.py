@@ -142,6 +142,14 @@ def valid():
         ],
         "workload": WORKLOAD,
     }}
+    # The accelerator: from the image of Talos, and copied from another one.
+    for source in ("image", "copy"):
+        accelerator = {"enabled": True, "source": source}
+        if source == "copy":
+            accelerator["image"] = {"repository": "keys.example.com/talos-module", "tag": "1"}
+        yield f"accelerator-{source}", {"mode": "sidecar", "sidecar": {"accelerator": accelerator}, "gateway": {
+            "enabled": True, "routes": [{"prefix": "/reports", "policy": {"talos.scopes": "reports:read"}}],
+        }}
 
 
 # Values that must be refused, and a part of the error message.
@@ -194,6 +202,8 @@ INVALID = [
     ({"mode": "separate", "sqlite": {"enabled": True}}, "sqlite.enabled: needs mode all"),
     ({"sqlite": {"enabled": True}, "workload": {"autoscaling": {"enabled": True}}}, "sqlite.enabled: allows only one replica"),
     ({"gateway": {"enabled": True}}, "gateway.enabled: needs mode sidecar"),
+    ({"sidecar": {"accelerator": {"enabled": True}}}, "sidecar.accelerator.enabled: needs mode sidecar"),
+    ({"mode": "sidecar", "sidecar": {"accelerator": {"source": "url"}}}, "at '/sidecar/accelerator/source'"),
     ({"workload": {"autoscaling": {"enabled": True, "minReplicas": 20}}}, "minReplicas: must not be above maxReplicas"),
     ({"istio": {"data": {"enabled": True}}}, "istio.data.enabled: needs istio.enabled"),
     ({"mode": "sidecar", "envoyGateway": {"enabled": True, "targetRefs": [GATEWAY]}}, "mode: sidecar has no authz Service"),

@@ -50,7 +50,7 @@ def pod_security(pod):
     must(pod.get("enableServiceLinks") is False, "enableServiceLinks isn't false")
     must(pod.get("automountServiceAccountToken") is False, "has a token for the API server")
     must(not any(pod.get(key) for key in ("hostNetwork", "hostPID", "hostIPC")), "shares the host's namespaces")
-    allowed = {"configMap", "emptyDir", "secret", "persistentVolumeClaim", "name"}
+    allowed = {"configMap", "emptyDir", "secret", "persistentVolumeClaim", "image", "name"}
     must(all(set(volume) <= allowed for volume in pod.get("volumes", [])), "volumes")
     must(all(volume["emptyDir"].get("sizeLimit") for volume in pod.get("volumes", []) if "emptyDir" in volume),
          "an emptyDir has no size limit")

@@ -15,6 +15,8 @@ from pathlib import Path
 import tools
 
 TALOS = tools.target_dir() / "debug" / "talos"
+# The accelerator, built with the tests.
+MODULES = [tools.target_dir() / "debug" / place / "libtalos_module.so" for place in (".", "deps")]
 UPSTREAM = Path(tools.__file__).parent / "upstream.py"
 
 
@@ -22,6 +24,15 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def place_module(directory):
+    """Puts the accelerator where Envoy looks for it."""
+    found = [module for module in MODULES if module.exists()]
+    if not found:
+        raise SystemExit("the accelerator isn't built: cargo build -p talos-module")
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / MODULES[0].name).symlink_to(found[0])
 
 
 class Pod:
@@ -52,6 +63,11 @@ class Pod:
                 files = {key: self.secret.get(key, "{\"keys\":[]}" if key.endswith("json") else "") for key in keys}
             for name, text in files.items():
                 (place / name).write_text(self.localized(text))
+
+        for container in spec["containers"]:
+            for variable in container.get("env", []):
+                if variable["name"] == "ENVOY_DYNAMIC_MODULES_SEARCH_PATH":
+                    place_module(Path(self.localized(variable["value"])))
 
     def localized(self, text):
         """Returns a text with the paths on this machine."""

@@ -10,6 +10,7 @@ mod epoch;
 mod examples;
 mod find;
 mod import;
+mod import_edges;
 mod issue;
 mod last_used;
 mod list;

@@ -14,6 +14,7 @@ mod issued;
 mod jwk;
 mod list;
 mod migrate;
+mod newcomer;
 mod suspend;
 
 use std::process::{Command, Output, Stdio};

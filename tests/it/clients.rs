@@ -66,9 +66,9 @@ async fn the_description_is_on_the_admin_listener_alone_and_says_what_is_there()
         }
     }
     assert_eq!(
-        operations, 42,
+        operations, 43,
         "18 as published, revocation of either kind, two erasures, five of suspensions and grace periods, four of \
-         actors, two of usage, three of following, two of policies, status, health, the description itself and its \
+         actors, two of usage, three of following, three of policies, status, health, the description itself and its \
          page"
     );
 }

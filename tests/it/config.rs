@@ -2,6 +2,7 @@
 
 mod connect;
 mod mistakes;
+mod more_mistakes;
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Output;

@@ -1,6 +1,9 @@
 //! The pages of docs/: their commands work, in order, in one shell on an empty directory; their
 //! configurations are valid; the metrics that they name exist.
 
+mod envoy;
+mod unrun;
+
 use std::path::PathBuf;
 
 use serde_json::json;

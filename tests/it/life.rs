@@ -2,6 +2,7 @@
 
 mod clocks;
 mod deny;
+mod encoding;
 mod fleet;
 mod key_sets;
 mod kill;

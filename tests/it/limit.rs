@@ -1,5 +1,6 @@
 //! Rate limits: one process and several, through the real Envoy and a real Redis.
 
+mod actors;
 mod credits;
 mod jumps;
 mod policies;

@@ -433,3 +433,30 @@ async fn the_longest_life_of_a_token_in_any_network_is_what_status_says() {
     );
     assert_eq!((longer, shorter), (172_805.0, 86_405.0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_governs_a_network_and_its_actors_is_its_own() {
+    let own = "{roles: {reader: [orders:read]}, issuance_policies: [{name: named, name_pattern: 'a.*'}]}";
+    let talos = two(Setup::new(), Some(own)).start().await;
+    let of_a = get(talos.admin, A, "/v2alpha1/admin/policies").await.expect(200).json();
+    assert_eq!(of_a, json!({ "issuance_policies": [], "roles": {} }));
+    let of_b = get(talos.admin, B, "/v2alpha1/admin/policies").await.expect(200).json();
+    assert_eq!(
+        (of_b.text("/issuance_policies/0/name"), &of_b["roles"]["reader"][0]),
+        ("named", &json!("orders:read"))
+    );
+
+    let limits = json!({ "rate_limit_policies": [{ "name": "day", "quota": "1", "window": "3600s" }] });
+    let path = "/v2alpha1/admin/actors/alice";
+    send(talos.admin, A, Call::new("PATCH", path).json(&limits)).await.expect(200);
+    assert!(get(talos.admin, B, path).await.expect(200).json().get("rate_limit_policies").is_none());
+    let (in_a, in_b) = (issue(&talos, A, json!({})).await, issue(&talos, B, json!({})).await);
+    for (host, key, is_limited) in [(A, in_a, true), (B, in_b, false)] {
+        let shown = get(talos.admin, host, &format!("{ISSUED}/{}", key.id)).await.expect(200).json();
+        assert_eq!(shown.get("actor_rate_limit_policies").is_some(), is_limited, "{host}");
+    }
+    // An admin of the server learns which networks there are.
+    let me = get(talos.admin, B, "/v2alpha1/admin/whoami").await.expect(200).json();
+    let networks = json!([{ "hostname": A, "network_id": A_ID }, { "hostname": B, "network_id": B_ID }]);
+    assert_eq!((me.text("/network_id"), &me["networks"]), (B_ID, &networks));
+}

@@ -74,6 +74,7 @@ fn convert_now(text: &str, arguments: usize) -> Statement {
         .replace(SERVER_NAME, &place(1))
         .replace(SERVER_STATE, &place(2))
         .replace(CLOCK, &place(3))
+        .replace("current_setting('server_encoding')", "'UTF8'")
         .replace(
             "information_schema.tables WHERE table_schema = current_schema() AND table_name",
             "sqlite_master WHERE type = 'table' AND name",

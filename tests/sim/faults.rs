@@ -6,8 +6,10 @@ mod dead_connections;
 mod exhausted;
 mod flaky;
 mod kill;
+mod module_stream;
 mod partition;
 mod read_only;
+mod redis;
 mod sequences;
 mod slow;
 mod split_reads;
@@ -56,8 +58,10 @@ const KINDS: &[(u64, Kind)] = &[
     (3, exhausted::make),
     (2, flaky::make),
     (3, kill::make),
+    (4, module_stream::make),
     (3, partition::make),
     (2, read_only::make),
+    (5, redis::make),
     (3, slow::make),
     (3, split_reads::make),
     (5, stall::make),
@@ -77,8 +81,13 @@ pub struct Step {
 type Sequence = fn(&mut Chance, usize) -> Vec<Step>;
 
 /// All sequences, with their weights.
-const SEQUENCES: &[(u64, Sequence)] =
-    &[(4, sequences::stalled_outage), (3, sequences::late_answers), (2, sequences::two_switchovers)];
+const SEQUENCES: &[(u64, Sequence)] = &[
+    (3, sequences::stalled_outage),
+    (6, sequences::fitful_sleep),
+    (3, sequences::late_answers),
+    (3, sequences::two_switchovers),
+    (3, sequences::silent_module),
+];
 
 /// Chooses a sequence, rather at the instance `focus`.
 pub fn choose_sequence(chance: &mut Chance, focus: usize) -> Vec<Step> {

@@ -12,6 +12,7 @@ pub struct History {
     pub checks: Vec<Checked>,
     pub changes: Vec<Change>,
     pub modes: Vec<Seen>,
+    pub polls: Vec<Polled>,
     /// Times at which the address was given to another server.
     pub switchovers: Vec<u64>,
     /// Spans in which an instance's way to the database was hurt.
@@ -31,8 +32,10 @@ pub struct Checked {
     pub instance: usize,
     pub key: String,
     pub answer: Answer,
-    /// Mode of the instance at that time.
+    /// Mode of the instance at that time; that of the module's decisions is always fresh.
     pub mode: Mode,
+    /// True if the module in Envoy let it pass.
+    pub by_module: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +65,15 @@ pub struct Seen {
     pub mode: Mode,
     /// Time at which its process started.
     pub started: u64,
+}
+
+/// Poll of an instance.
+#[derive(Debug, Clone, Copy)]
+pub struct Polled {
+    pub instance: usize,
+    pub from: u64,
+    pub until: u64,
+    pub succeeded: bool,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -4,10 +4,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use talos::app::relay::{self, Relay};
 use talos::audit::{Audit, Call, Origin};
 use talos::authz::identity_headers::upstream_headers_len;
 use talos::cache::freshness::{Freshness, LeaseConfig, Mode};
 use talos::cache::memory::MemoryCache;
+use talos::cache::redis::RedisCache;
 use talos::clock::Clock;
 use talos::config::Source;
 use talos::credential::Presented;
@@ -18,6 +20,7 @@ use talos::key::{
 };
 use talos::limit::Limiter;
 use talos::mutants;
+use talos::redis::{RedisSettings, simulated};
 use talos::rng::Rng;
 use talos::service::usage::{UsageSettings, usage_counter};
 use talos::service::verify::{CacheUse, Verification, VerifyRequest};
@@ -25,17 +28,22 @@ use talos::service::{KeyRequest, Service, ServiceBuilder, SuspendRequest, use_qu
 use talos::settings::sources::Documents;
 use talos::settings::{Settings, SettingsHandle};
 use talos::store::{Store, StoreError};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::history::{Answer, Change, Checked, Seen};
-use crate::plan::{Action, Request};
+use crate::edge::Listener;
+use crate::history::{Answer, Change, Checked, Polled, Seen};
+use crate::plan::{About, Action, Request};
+use crate::redis;
 use crate::shim;
-use crate::world::{IssuedKey, Terms, World};
+use crate::world::{IssuedKey, World};
 
 /// Time that a Check may take.
 const CHECK_BUDGET: Duration = Duration::from_millis(150);
 /// Time after which a process that can't start is started again.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
+/// Number of actors.
+const ACTORS: u64 = 8;
 /// Pause between two looks at the mode.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Time for which requests wait for a process that stands still, in microseconds.
@@ -48,7 +56,7 @@ pub async fn run(world: Arc<World>, instance: usize, seed: u64, requests: Vec<Re
     let started = world.now();
     world.note(Some(instance), "starts");
     let service = loop {
-        match build(world.terms, seed).await {
+        match build(&world, seed).await {
             Ok(service) => break Arc::new(service),
             Err(error) => {
                 world.note(Some(instance), format!("can't start: {error}"));
@@ -61,8 +69,19 @@ pub async fn run(world: Arc<World>, instance: usize, seed: u64, requests: Vec<Re
         service.store.prepare_lookups().await
     };
     let _ = timeout(Duration::from_secs(1), prepare).await;
-    tokio::spawn(poll(Arc::clone(&service), Arc::clone(&world), instance));
+    let changed = Arc::new(Notify::new());
+    let relay = share(&service, &changed);
+    tokio::spawn(poll(Arc::clone(&service), Arc::clone(&world), instance, (changed, relay)));
     tokio::spawn(look(Arc::clone(&service), Arc::clone(&world), instance, started));
+    let envoy = {
+        let (service, world) = (Arc::clone(&service), Arc::clone(&world));
+        move |index: usize| {
+            let key = world.state().keys[index].clone();
+            let client = Client { world: Arc::clone(&world), service: Arc::clone(&service), instance };
+            tokio::spawn(async move { client.check(key).await });
+        }
+    };
+    tokio::spawn(Listener::new(&world, instance).run(Arc::clone(&service), envoy));
     for request in requests {
         let now = shim::moment().boot.as_micros();
         // Of those that came while the process stood still, the last ones wait for it.
@@ -76,8 +95,9 @@ pub async fn run(world: Arc<World>, instance: usize, seed: u64, requests: Vec<Re
     std::future::pending::<()>().await;
 }
 
-/// Builds the service as a process does that has neither Redis nor an audit log.
-async fn build(terms: Terms, seed: u64) -> Result<Service, StoreError> {
+/// Builds the service as a process does that has no audit log.
+async fn build(world: &Arc<World>, seed: u64) -> Result<Service, StoreError> {
+    let terms = world.terms;
     let (clock, rng) = (Clock::read_by(shim::moment), Rng::seeded(seed));
     let dsn = "postgres://talos:secret@127.0.0.1:5432/talos?statement_cache_capacity=100";
     let store = Store::open(dsn, rng.clone()).await?;
@@ -85,13 +105,13 @@ async fn build(terms: Terms, seed: u64) -> Result<Service, StoreError> {
     let config = LeaseConfig {
         lease: micros(terms.lease),
         poll: micros(terms.poll),
-        relay: Duration::ZERO,
+        relay: micros(terms.relay),
         grace: micros(terms.grace),
     };
     let usage = UsageSettings { is_enabled: false, flush_interval: Duration::from_secs(10), max_rows: 1_000 };
     let service = ServiceBuilder {
         memory: MemoryCache::new(16 << 20, 1_000, &rng),
-        shared: None,
+        shared: terms.has_redis.then(|| shared_cache(world, clock.clone())),
         freshness: Arc::new(Freshness::new(clock.clone(), config, Duration::from_secs(60))),
         limiter: Arc::new(Limiter::memory(clock.clone())),
         deny_list: DenyList::default(),
@@ -105,6 +125,41 @@ async fn build(terms: Terms, seed: u64) -> Result<Service, StoreError> {
         store,
     };
     Ok(service.build())
+}
+
+/// Returns the cache that instances share.
+fn shared_cache(world: &Arc<World>, clock: Clock) -> Arc<RedisCache> {
+    simulated::set_server(Some(Arc::new(redis::Client(Arc::clone(world)))));
+    let settings = RedisSettings {
+        addrs: vec!["127.0.0.1:6379".to_owned()],
+        sentinel: None,
+        username: None,
+        password: None,
+        db: 0,
+        timeout: Duration::from_secs(1),
+        check_timeout: Duration::from_millis(10),
+        tls: None,
+        plaintext_allowed: true,
+    };
+    Arc::new(RedisCache::new(settings, clock).expect("settings of Redis"))
+}
+
+/// Keeps connected to Redis, and relays, as the process's tasks do. Returns the side that answers.
+fn share(service: &Arc<Service>, changed: &Arc<Notify>) -> Option<Arc<Relay>> {
+    let shared = service.shared.clone()?;
+    let interval = service.freshness.config().poll;
+    let relay = Relay::new(service);
+    if let Some(relay) = relay.clone() {
+        tokio::spawn(relay.read(interval));
+        tokio::spawn(relay::ask(Arc::clone(service), Arc::clone(&shared), interval));
+    }
+    let (service, changed) = (Arc::clone(service), Arc::clone(changed));
+    tokio::spawn(async move {
+        let settings = service.settings.clone();
+        let is_news = |n| n > service.freshness.polled_to();
+        shared.run(&changed, |open| open(&settings.load().secrets), is_news).await;
+    });
+    relay
 }
 
 /// Returns the settings, which all instances share: reading them takes longer than a simulated
@@ -126,17 +181,27 @@ fn settings() -> SettingsHandle {
 }
 
 /// Polls as the process's task does.
-async fn poll(service: Arc<Service>, world: Arc<World>, instance: usize) {
+async fn poll(
+    service: Arc<Service>,
+    world: Arc<World>,
+    instance: usize,
+    (changed, relay): (Arc<Notify>, Option<Arc<Relay>>),
+) {
     let interval = service.freshness.config().poll;
     loop {
-        let start = Instant::now();
+        let (start, from) = (Instant::now(), world.now());
         let result = service.freshness.poll(&service.store).await;
-        if let Err(error) = result {
-            world.note(Some(instance), format!("poll: {error}"));
+        let polled = Polled { instance, from, until: world.now(), succeeded: result.is_ok() };
+        world.state().history.polls.push(polled);
+        match (result, &relay) {
+            (Err(error), _) => world.note(Some(instance), format!("poll: {error}")),
+            (Ok(()), Some(relay)) => relay.answer(),
+            (Ok(()), None) => {}
         }
         tokio::select! {
             biased;
             () = sleep_until(start + interval) => {}
+            () = changed.notified() => {}
             () = service.store.poll_requested() => sleep_until(start + interval / 20).await,
         }
     }
@@ -181,17 +246,20 @@ impl Client {
     }
 
     /// Chooses a key: that of the race, or for a Check often the one that was changed last.
-    fn key(&self, Request { action, pick, race, .. }: Request) -> Option<(usize, IssuedKey)> {
+    fn key(&self, Request { action, pick, about, .. }: Request) -> Option<(usize, IssuedKey)> {
         let state = &mut *self.world.state();
         let is_hot = action == Action::Check && pick % 100 < 60;
         let index = match state.keys.len() {
             0 => return None,
             _ if is_hot => state.changed_key,
             // Rather a young key, which is in more caches than ended ones.
-            count => count - 1 - (pick / 100) as usize % count.min(6),
+            count => count - 1 - (pick / 100) as usize % count.min(if pick % 2 == 0 { 5 } else { 14 }),
         };
-        let of_race = race.map(|race| *state.race_keys.entry(race).or_insert(index));
-        let index = of_race.unwrap_or(index);
+        let index = match about {
+            About::Race(race) => *state.race_keys.entry(race).or_insert(index),
+            About::RememberedBy(thread) => state.remembered(thread, pick).unwrap_or(index),
+            About::Any => index,
+        };
         Some((index, state.keys[index].clone()))
     }
 
@@ -199,10 +267,11 @@ impl Client {
         Call::new(Arc::clone(&self.service.audit), operation, Origin::default())
     }
 
-    async fn issue(&self, Request { pick, race, .. }: Request) {
+    async fn issue(&self, Request { pick, about, .. }: Request) {
+        let actor = ActorId::parse(&format!("actor {}", pick % ACTORS)).expect("an actor");
         let request = KeyRequest {
             name: KeyName::parse("simulated").expect("a name"),
-            actor: ActorId::parse(&format!("actor {}", pick % 4)).expect("an actor"),
+            actor: actor.clone(),
             scopes: Scopes::default(),
             role: None,
             ttl: None,
@@ -223,8 +292,10 @@ impl Client {
                 let id = issued.key.id.to_string();
                 state.trace.add(now, Some(self.instance), format!("issued {}", state.keys.len()));
                 let credential = issued.secret.expect("a secret").expose().to_owned();
-                race.map(|race| state.race_keys.entry(race).or_insert(state.keys.len()));
-                state.keys.push(IssuedKey { id, credential });
+                if let About::Race(race) = about {
+                    state.race_keys.entry(race).or_insert(state.keys.len());
+                }
+                state.keys.push(IssuedKey { id, credential, actor });
             }
             Err(error) => {
                 state.trace.add(now, Some(self.instance), format!("issuing failed: {:?}", error.reason));
@@ -233,7 +304,8 @@ impl Client {
     }
 
     async fn change(&self, action: Action, key: IssuedKey) {
-        let began = self.world.now();
+        // Keys that come later may come too late to be concerned.
+        let (began, known) = (self.world.now(), self.world.state().keys.len());
         let network = self.service.snapshot().network;
         let (service, id) = (&self.service, key.id.as_str());
         let result = match action {
@@ -244,6 +316,14 @@ impl Client {
             Action::Resume => {
                 let call = self.call(Operation::Resume);
                 service.resume(network, KeyKind::Issued, id, &call).await.map(drop)
+            }
+            Action::SuspendActor => {
+                let (request, call) = (SuspendRequest::default(), self.call(Operation::SuspendActor));
+                service.suspend_actor(network, &key.actor, request, &call).await.map(drop)
+            }
+            Action::ResumeActor => {
+                let call = self.call(Operation::ResumeActor);
+                service.resume_actor(network, &key.actor, &call).await.map(drop)
             }
             Action::Revoke | Action::Issue | Action::Check => {
                 let revocation = Revocation { reason: RevocationReason::KeyCompromise, description: None };
@@ -260,15 +340,21 @@ impl Client {
             result.err().map_or("done".to_owned(), |error| format!("{:?}", error.reason))
         );
         state.trace.add(ended, Some(self.instance), what);
-        let change = Change {
+        let is_actor = matches!(action, Action::SuspendActor | Action::ResumeActor);
+        let is_one = |other: &&IssuedKey| match is_actor {
+            true => other.actor == key.actor,
+            false => other.id == key.id,
+        };
+        let active = matches!(action, Action::Resume | Action::ResumeActor);
+        let changed = state.keys.iter().take(known).filter(is_one).map(|key| Change {
             instance: self.instance,
-            key: key.id,
-            active: action == Action::Resume,
+            key: key.id.clone(),
+            active,
             began,
             ended,
             acknowledged,
-        };
-        state.history.changes.push(change);
+        });
+        state.history.changes.extend(changed);
     }
 
     /// Asks as the authz plane does: the cache first, then the database within a budget, then what
@@ -296,8 +382,12 @@ impl Client {
         };
         let at = self.world.now();
         let state = &mut *self.world.state();
+        if answer == Answer::Allowed {
+            state.remember(self.instance, &key.id);
+        }
         state.trace.add(at, Some(self.instance), format!("{answer:?} {} ({})", name(&key.id), mode.name()));
-        state.history.checks.push(Checked { at, instance: self.instance, key: key.id, answer, mode });
+        let (instance, key) = (self.instance, key.id);
+        state.history.checks.push(Checked { at, instance, key, answer, mode, by_module: false });
     }
 }
 

@@ -12,14 +12,20 @@
 )]
 
 mod chance;
+mod channel;
 mod dialect;
+mod drawing;
 mod driver;
+mod edge;
+mod envoy;
 mod faults;
 mod history;
 mod instance;
 mod judge;
+mod pipe;
 mod plan;
 mod races;
+mod redis;
 mod run;
 mod scheduler;
 mod server;
@@ -43,17 +49,22 @@ const KEPT: &[u64] = &[1, 2, 3, 4, 5, 6, 7, 8];
 /// Mutants that are known to be found, and the seeds that found them, which are tried first.
 const FOUND: &[(Mutant, u64)] = &[
     (Mutant::TtlOnly, 0),
-    (Mutant::NotPublished, 0),
-    (Mutant::IssuesUnlogged, 40),
-    (Mutant::AnyRole, 29),
-    (Mutant::DirtyReads, 0),
-    (Mutant::TagsIgnored, 2),
-    (Mutant::NumberAfterTheRow, 1),
-    (Mutant::DeleteOnly, 14),
-    (Mutant::AnyServer, 44),
-    (Mutant::HeadsIgnored, 2),
-    (Mutant::LeaseFromTheEnd, 54),
-    (Mutant::OldConnection, 14),
+    (Mutant::EdgeUnchecked, 0),
+    (Mutant::NotPublished, 1),
+    (Mutant::DirtyReads, 1),
+    (Mutant::ActorsIgnored, 2),
+    (Mutant::IssuesUnlogged, 2),
+    (Mutant::TagsIgnored, 4),
+    (Mutant::AnyTimeout, 9),
+    (Mutant::AnyRole, 9),
+    (Mutant::NumberAfterTheRow, 9),
+    (Mutant::DeleteOnly, 31),
+    (Mutant::AnyServer, 34),
+    (Mutant::OldOutage, 34),
+    (Mutant::EdgeTwoStreams, 46),
+    (Mutant::EdgeOtherClock, 58),
+    (Mutant::LeaseFromTheEnd, 80),
+    (Mutant::OldConnection, 124),
 ];
 /// Seeds within which each mutant is found.
 const POWER: u64 = 200;
@@ -186,6 +197,9 @@ fn repeat() {
     if outcome.violations.is_empty() || std::env::var("TALOS_SIM_CALLS").is_ok() {
         let with_calls = std::env::var("TALOS_SIM_CALLS").is_ok();
         println!("{}", outcome.trace.table(INSTANCES, 0, plan.end, with_calls));
+        let all: Vec<usize> = (0..plan.faults.len()).collect();
+        let drawing = drawing::draw(&plan, &all, &outcome, (scheduler::START, plan.end));
+        println!("drawn in {}", drawing.display());
         for violation in outcome.violations {
             println!("{:.3} s: {}", trace::seconds(violation.at), violation.text);
         }

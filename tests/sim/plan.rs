@@ -28,6 +28,12 @@ pub struct Plan {
     /// Requests of each instance's clients, in order.
     pub requests: Vec<Vec<Request>>,
     pub faults: Vec<Planned>,
+    /// Instance that has an Envoy with the accelerator.
+    pub envoy: usize,
+    /// Time for which its server keeps what it could push, in milliseconds.
+    pub push_delay: u64,
+    /// Requests to that Envoy, in order.
+    pub visits: Vec<Visit>,
     pub end: u64,
 }
 
@@ -38,8 +44,26 @@ pub struct Request {
     pub action: Action,
     /// Chooses the key.
     pub pick: u64,
-    /// Race that it belongs to: all its requests are about one key.
-    pub race: Option<usize>,
+    pub about: About,
+}
+
+/// Key that a request is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// Any.
+    Any,
+    /// The one key of all requests of this race.
+    Race(usize),
+    /// One that the instance of this thread, or its Envoy, allowed lately and may remember.
+    RememberedBy(usize),
+}
+
+/// Request of a client to an Envoy.
+#[derive(Debug, Clone, Copy)]
+pub struct Visit {
+    pub at: u64,
+    /// Chooses the key.
+    pub pick: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +72,9 @@ pub enum Action {
     Revoke,
     Suspend,
     Resume,
+    /// Suspends all keys of the key's actor.
+    SuspendActor,
+    ResumeActor,
     Check,
 }
 
@@ -63,7 +90,9 @@ impl Plan {
         let mut chance = Chance::new(seed);
         let grace = *chance.one_of(&[0, 0, 20 * SECOND, 60 * SECOND, 60 * SECOND]);
         let latency = *chance.one_of(&[(0, 3), (0, 3), (0, 12), (6, 24)]);
-        let terms = Terms { lease: 5 * SECOND, poll: SECOND, grace, latency };
+        let has_redis = chance.percent(60);
+        let relay = if has_redis { *chance.one_of(&[0, 10 * SECOND, 10 * SECOND]) } else { 0 };
+        let terms = Terms { lease: 5 * SECOND, poll: SECOND, grace, relay, has_redis, latency };
         let focus = chance.within(0, INSTANCES as u64) as usize;
         let centre = chance.within(CALM_START, LAST_FAULT) / MILLI * MILLI;
         let count = chance.within(1, 6);
@@ -71,7 +100,7 @@ impl Plan {
         let last = faults.iter().map(|fault| fault.until).max().unwrap_or(START);
         let end = last + CALM_END;
         let mut requests: Vec<Vec<Request>> = (0..INSTANCES).map(|_| requests(&mut chance, end)).collect();
-        for (instance, request) in races::make(&mut chance, &faults, terms, end) {
+        for (instance, request) in races::make(&mut chance, &faults, terms, (focus, end)) {
             requests[instance].push(request);
         }
         // In some plans nothing changes any more from a little after the last fault on.
@@ -81,7 +110,9 @@ impl Plan {
             requests.retain(|request| request.action == Action::Check || request.at <= last_change);
             requests.sort_by_key(|request| request.at);
         }
-        Self { seed, terms, requests, faults, end }
+        let push_delay = *chance.one_of(&[0, 0, 40, 800]);
+        let visits = visits(&mut chance, end);
+        Self { seed, terms, requests, faults, envoy: focus, push_delay, visits, end }
     }
 }
 
@@ -116,10 +147,23 @@ fn requests(chance: &mut Chance, end: u64) -> Vec<Request> {
             2..=3 => Action::Revoke,
             4..=5 => Action::Suspend,
             6..=7 => Action::Resume,
+            8 => Action::SuspendActor,
+            9..=10 => Action::ResumeActor,
             _ => Action::Check,
         };
-        requests.push(Request { at, action, pick: chance.bits(), race: None });
+        requests.push(Request { at, action, pick: chance.bits(), about: About::Any });
         at += chance.within(60, 1_100) * MILLI;
     }
     requests
+}
+
+/// Makes the requests to an Envoy.
+fn visits(chance: &mut Chance, end: u64) -> Vec<Visit> {
+    let mut visits = vec![];
+    let mut at = START + chance.within(1_500, 2_500) * MILLI;
+    while at < end {
+        visits.push(Visit { at, pick: chance.bits() });
+        at += chance.within(10, 400) * MILLI;
+    }
+    visits
 }

@@ -2,7 +2,7 @@
 //! it changes, and for long after.
 
 use crate::chance::Chance;
-use crate::plan::{Action, INSTANCES, Planned, Request};
+use crate::plan::{About, Action, INSTANCES, Planned, Request};
 use crate::scheduler::START;
 use crate::world::Terms;
 
@@ -18,11 +18,16 @@ const FINAL: u64 = 3_500 * MILLI;
 
 /// Makes the races of a plan: some at any time, more around faults. Returns the requests with their
 /// instances.
-pub fn make(chance: &mut Chance, faults: &[Planned], terms: Terms, end: u64) -> Vec<(usize, Request)> {
+pub fn make(
+    chance: &mut Chance,
+    faults: &[Planned],
+    terms: Terms,
+    (envoy, end): (usize, u64),
+) -> Vec<(usize, Request)> {
     let mut times = vec![];
     let mut at = START + chance.within(1, INTERVAL);
     while at < end {
-        times.push(at);
+        times.push((at, 30));
         at += chance.within(1, INTERVAL * 2);
     }
     for fault in faults {
@@ -30,53 +35,121 @@ pub fn make(chance: &mut Chance, faults: &[Planned], terms: Terms, end: u64) -> 
             // What is written right before a fault is what it may lose.
             let is_before = chance.percent(40);
             times.push(match is_before {
-                true => fault.from - chance.within(0, AROUND.0),
-                false => fault.from + chance.within(0, AROUND.1),
+                true => (fault.from - chance.within(0, AROUND.0), 20),
+                false => (fault.from + chance.within(0, AROUND.1), 55),
             });
         }
-        times.extend(chance.percent(50).then(|| fault.until + chance.within(0, AROUND.1) - AROUND.0));
+        times.extend(chance.percent(50).then(|| (fault.until + chance.within(0, AROUND.1) - AROUND.0, 30)));
     }
-    times.iter_mut().for_each(|at| *at = (*at).max(START + 2_000 * MILLI));
-    let races = times.iter().enumerate();
-    let mut requests: Vec<_> = races.flat_map(|(race, at)| one(chance, race, *at, (terms, end))).collect();
-    for fault in faults {
-        requests.extend(afterwards(chance, &times, fault.until, terms.lease));
+    let mut requests = vec![];
+    for (race, (at, old)) in times.iter().enumerate() {
+        let is_old = chance.percent(*old);
+        requests.extend(one(chance, race, (*at).max(START + 2_000 * MILLI), is_old, (terms, end)));
+    }
+    for (index, fault) in faults.iter().enumerate() {
+        requests.extend(last_words(chance, times.len() + index, fault.from, (terms, end)));
+        requests.extend(afterwards(chance, fault.until));
+        requests.extend(ends_of_known(chance, fault.from, envoy));
+        if chance.percent(60) {
+            requests.extend(newcomer(chance, times.len() + faults.len() + index, fault.from, terms));
+        }
     }
     requests
 }
 
-/// Makes Checks of keys that ended long before a fault did: a process that was cut off or stood
-/// still may remember them.
-fn afterwards(chance: &mut Chance, times: &[u64], until: u64, lease: u64) -> Vec<(usize, Request)> {
-    let mut ended: Vec<usize> = (0..times.len()).filter(|race| times[*race] + lease < until).collect();
-    ended.sort_by_key(|race| std::cmp::Reverse(times[*race]));
-    ended.truncate(8);
+/// Makes a key soon after a fault began, asks for it everywhere at once, and again past the bound:
+/// who was told that there is none has to know better by then.
+fn newcomer(chance: &mut Chance, race: usize, from: u64, terms: Terms) -> Vec<(usize, Request)> {
+    let takes = (terms.latency.0 + terms.latency.1) * MILLI / 2 * MESSAGES.1 + 15 * MILLI;
+    let issued = from + chance.within(0, 1_500) * MILLI;
     let mut requests = vec![];
-    for race in ended {
-        for asked in (0..INSTANCES).filter(|_| chance.percent(50)).collect::<Vec<_>>() {
-            let at = until - 200 * MILLI + chance.within(0, 1_200) * MILLI;
-            let at = at / MILLI * MILLI;
-            requests
-                .push((asked, Request { at, action: Action::Check, pick: chance.bits(), race: Some(race) }));
+    let mut add = |instance: usize, at: u64, action, pick| {
+        requests.push((instance, Request { at: at / MILLI * MILLI, action, pick, about: About::Race(race) }));
+    };
+    add(chance.within(0, INSTANCES as u64) as usize, issued, Action::Issue, chance.bits());
+    for asked in 0..INSTANCES {
+        for (first, end) in [(takes, takes + 700 * MILLI), (terms.lease, terms.lease * 2)] {
+            (0..2).for_each(|_| {
+                let at = issued + chance.within(first, end);
+                add(asked, at, Action::Check, chance.bits());
+            });
         }
+    }
+    requests
+}
+
+/// Makes Checks of what each instance remembers when a fault ends: a process that was cut off or
+/// stood still may not know yet that it ended.
+fn afterwards(chance: &mut Chance, until: u64) -> Vec<(usize, Request)> {
+    let mut requests = vec![];
+    for asked in 0..INSTANCES {
+        // One for each key.
+        for pick in 0..8 {
+            let at = until / MILLI * MILLI - 1_500 * MILLI + chance.within(0, 2_000) * MILLI;
+            let (action, about) = (Action::Check, About::RememberedBy(asked));
+            requests.push((asked, Request { at, action, pick, about }));
+        }
+    }
+    requests
+}
+
+/// Ends keys that somebody remembers when a fault begins: an instance, or the Envoy of one.
+fn ends_of_known(chance: &mut Chance, from: u64, envoy: usize) -> Vec<(usize, Request)> {
+    let mut requests = vec![];
+    for _ in 0..3 {
+        let thread = *chance.one_of(&[0, 1, 2, INSTANCES + envoy, INSTANCES + envoy]);
+        let at = (from - 500 * MILLI + chance.within(0, 3_500) * MILLI) / MILLI * MILLI;
+        let action = if chance.percent(70) { Action::Suspend } else { Action::Revoke };
+        let changer = chance.within(0, INSTANCES as u64) as usize;
+        let about = About::RememberedBy(thread);
+        requests.push((changer, Request { at, action, pick: chance.bits(), about }));
+    }
+    requests
+}
+
+/// Makes a change of a key right before a fault, and asks for that key at the end only.
+fn last_words(
+    chance: &mut Chance,
+    race: usize,
+    from: u64,
+    (terms, end): (Terms, u64),
+) -> Vec<(usize, Request)> {
+    let takes = (terms.latency.0 + terms.latency.1) * MILLI / 2 * MESSAGES.1;
+    let at = (from - takes - chance.within(0, 100) * MILLI) / MILLI * MILLI;
+    let (about, pick) = (About::Race(race), chance.bits());
+    let changer = chance.within(0, INSTANCES as u64) as usize;
+    let mut requests = vec![(changer, Request { at, action: Action::Suspend, pick, about })];
+    for asked in 0..INSTANCES {
+        let at = (end - chance.within(0, FINAL)) / MILLI * MILLI;
+        requests.push((asked, Request { at, action: Action::Check, pick, about }));
     }
     requests
 }
 
 /// Makes one race, in which a key ends at about `at`.
-fn one(chance: &mut Chance, race: usize, at: u64, (terms, end): (Terms, u64)) -> Vec<(usize, Request)> {
+fn one(
+    chance: &mut Chance,
+    race: usize,
+    at: u64,
+    is_old: bool,
+    (terms, end): (Terms, u64),
+) -> Vec<(usize, Request)> {
     let lease = terms.lease;
-    // The change is committed between these.
     let way = (terms.latency.0 + terms.latency.1) * MILLI / 2;
-    let (early, late) = (at + way * MESSAGES.0, at + way * MESSAGES.1 + 15 * MILLI);
+    let takes = way * MESSAGES.1 + 15 * MILLI;
+    // An old key is made at that time instead, and ends long after.
+    let lead = *chance.one_of(&[100, 400, 900]) * MILLI;
+    let (issued, at) = match is_old {
+        true => (at, at + chance.within(10_000, 25_000) * MILLI),
+        false => (at - takes - chance.within(lead / 2, lead), at),
+    };
+    // The change is committed between these.
+    let (early, late) = (at + way * MESSAGES.0, at + takes);
     let mut requests = vec![];
     let mut add = |instance: usize, at: u64, action, pick| {
-        requests.push((instance, Request { at: at / MILLI * MILLI, action, pick, race: Some(race) }));
+        requests.push((instance, Request { at: at / MILLI * MILLI, action, pick, about: About::Race(race) }));
     };
     let instance = |chance: &mut Chance| chance.within(0, INSTANCES as u64) as usize;
-    // Some keys are old when they end.
-    let lead = *chance.one_of(&[100, 400, 900, 25_000]) * MILLI;
-    let issued = at.saturating_sub((late - at) + chance.within(lead / 2, lead)).max(START + 500 * MILLI);
     add(instance(chance), issued, Action::Issue, chance.bits());
     if chance.percent(30) {
         let changer = instance(chance);
@@ -91,13 +164,13 @@ fn one(chance: &mut Chance, race: usize, at: u64, (terms, end): (Terms, u64)) ->
         if asked == changer && !is_asked {
             continue;
         }
-        if chance.percent(40) {
-            add(
-                asked,
-                chance.within(issued + (late - at), at.max(issued + (late - at) + 1)),
-                Action::Check,
-                chance.bits(),
-            );
+        if is_old {
+            // New, then known: what is remembered of it from before is gone.
+            for (from, until) in [(takes, takes + lease / 2), (lease, lease * 2)] {
+                add(asked, issued + chance.within(from, until), Action::Check, chance.bits());
+            }
+        } else if chance.percent(40) {
+            add(asked, chance.within(issued + takes, at), Action::Check, chance.bits());
         }
         // It has to be read while it changes.
         for _ in 0..chance.within(0, 3) {
@@ -108,7 +181,11 @@ fn one(chance: &mut Chance, race: usize, at: u64, (terms, end): (Terms, u64)) ->
             add(asked, at + lease + chance.within(0, lease), Action::Check, chance.bits());
         }
     }
-    let action = if chance.percent(70) { Action::Revoke } else { Action::Suspend };
+    let action = match chance.within(0, 100) {
+        0..60 => Action::Revoke,
+        60..85 => Action::Suspend,
+        _ => Action::SuspendActor,
+    };
     add(changer, at, action, chance.bits());
     requests
 }

@@ -15,7 +15,7 @@ use crate::judge::{Violation, judge};
 use crate::plan::{INSTANCES, Plan};
 use crate::trace::Trace;
 use crate::world::World;
-use crate::{driver, instance, server};
+use crate::{driver, envoy, instance, server};
 
 /// Result of a run.
 pub struct Outcome {
@@ -39,6 +39,7 @@ pub fn run(plan: &Plan, faults: &[usize], mutant: Option<Mutant>) -> Outcome {
     let world = Arc::new(World::new(INSTANCES, plan.seed, plan.terms, mutant, paths));
     let start = |instance: usize| start(&world, plan, instance);
     (0..INSTANCES).for_each(start);
+    start_envoy(&world, plan);
     let mut events: Vec<(u64, usize, bool)> = faults
         .iter()
         .flat_map(|index| {
@@ -77,6 +78,19 @@ fn start(world: &Arc<World>, plan: &Plan, instance: usize) {
     world.scheduler.start(instance, entropy, process);
 }
 
+/// Starts the Envoy.
+fn start_envoy(world: &Arc<World>, plan: &Plan) {
+    let (instance, visits) = (plan.envoy, plan.visits.clone());
+    let entropy = {
+        let mut state = world.state();
+        state.push_delay = plan.push_delay;
+        state.chance.bits()
+    };
+    let its_world = Arc::clone(world);
+    let process = move || envoy::run(its_world, instance, visits);
+    world.scheduler.start(world.envoy_thread(instance), entropy, process);
+}
+
 /// Drops one fault after the other while the violation stays; returns what is needed for it.
 pub fn shrink(plan: &Plan, mutant: Option<Mutant>) -> Vec<usize> {
     let mut needed: Vec<usize> = (0..plan.faults.len()).collect();
@@ -102,16 +116,21 @@ pub fn report(plan: &Plan, mutant: Option<Mutant>) -> String {
         let (from, until) = (crate::trace::seconds(planned.from), crate::trace::seconds(planned.until));
         format!("  {from:.3} to {until:.3} s: {:?}\n", planned.fault)
     });
+    let span = (from, first.at + plan.terms.lease);
+    let drawing = crate::drawing::draw(plan, &needed, &outcome, span);
     format!(
-        "seed {}, lease {} s, poll {} s, grace {} s\n{}{}\n{:.3} s: {}\nTALOS_SIM_SEED={} cargo test --test sim repeat -- --nocapture",
+        "seed {}, lease {} s, poll {} s, grace {} s, relay {} s, Redis: {}\n{}{}\n{:.3} s: {}\ndrawn in {}\nTALOS_SIM_SEED={} cargo test --test sim repeat -- --nocapture",
         plan.seed,
         plan.terms.lease / 1_000_000,
         plan.terms.poll / 1_000_000,
         plan.terms.grace / 1_000_000,
+        plan.terms.relay / 1_000_000,
+        plan.terms.has_redis,
         faults.collect::<String>(),
         outcome.trace.table(INSTANCES, from, first.at + plan.terms.poll, false),
         crate::trace::seconds(first.at),
         first.text,
+        drawing.display(),
         plan.seed,
     )
 }

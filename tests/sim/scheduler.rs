@@ -110,6 +110,14 @@ impl Scheduler {
         one.wake = one.wake.saturating_add(more);
     }
 
+    /// Wakes a thread: something that it waits for has happened.
+    pub fn wake(&self, thread: usize) {
+        let mut state = self.state();
+        let now = state.now;
+        let one = &mut state.threads[thread];
+        one.wake = one.wake.min(now);
+    }
+
     /// Sets a thread's wall clock.
     pub fn set_wall_offset(&self, thread: usize, micros: i64) {
         self.state().threads[thread].wall_offset = micros;

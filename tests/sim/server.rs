@@ -169,8 +169,10 @@ impl Server {
 
     /// Returns all keys, and which of them may be used.
     pub fn keys(&mut self) -> Vec<(String, bool)> {
-        let text = "SELECT key_id, CASE WHEN revocation_reason IS NULL AND suspension IS NULL THEN 1 ELSE 0 END \
-                    FROM api_keys ORDER BY key_id";
+        let text = "SELECT key_id, CASE WHEN revocation_reason IS NULL AND suspension IS NULL AND NOT EXISTS \
+                    (SELECT 1 FROM actors WHERE actors.network_id = api_keys.network_id \
+                    AND actors.actor_id = api_keys.actor_id AND actors.suspension IS NOT NULL) \
+                    THEN 1 ELSE 0 END FROM api_keys ORDER BY key_id";
         let rows = run(&mut self.reader, &Statement::plain(text)).expect("the keys");
         let key = |row: AnyRow| (row.get::<String, _>(0), row.get::<i64, _>(1) == 1);
         rows.into_iter().filter_map(Either::right).map(key).collect()

@@ -57,6 +57,11 @@ pub fn moment() -> Moment {
     Moment { boot: BootTime::from_micros(reading.boot), wall: Timestamp::from_micros(reading.wall) }
 }
 
+/// Reads the clock of this thread that stands still in a suspend, in microseconds.
+pub fn monotonic() -> u64 {
+    READING.get().expect("a thread of a simulation").monotonic
+}
+
 /// Returns the time of this thread's turn; `None` outside of a simulation.
 pub fn now() -> Option<u64> {
     READING.get().map(|reading| reading.boot)

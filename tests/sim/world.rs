@@ -7,15 +7,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
+use talos::key::ActorId;
 use talos::mutants::Mutant;
 
 use crate::chance::Chance;
 use crate::dialect::Role;
 use crate::history::History;
+use crate::pipe::Pipe;
+use crate::redis::Redis;
 use crate::scheduler::Scheduler;
 use crate::server::Server;
 use crate::shim;
 use crate::trace::Trace;
+
+/// Number of keys that the clients of an instance go on to use.
+const MAX_REMEMBERED: usize = 8;
 
 /// Settings of the lease of all instances, in microseconds.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +29,10 @@ pub struct Terms {
     pub lease: u64,
     pub poll: u64,
     pub grace: u64,
+    /// 0 without Redis: then nobody relays.
+    pub relay: u64,
+    /// True if the instances share entries through Redis.
+    pub has_redis: bool,
     /// Time of one way to the database, in milliseconds: least, and end.
     pub latency: (u64, u64),
 }
@@ -33,6 +43,7 @@ pub struct World {
     pub terms: Terms,
     /// Check that is taken out of the code under test.
     pub mutant: Option<Mutant>,
+    instances: usize,
     state: Mutex<State>,
 }
 
@@ -44,6 +55,11 @@ pub struct State {
     pub address: usize,
     /// The way from each instance to the database.
     pub nets: Vec<Net>,
+    /// The way from each Envoy to its instance.
+    pub pipes: Vec<Pipe>,
+    /// Time for which a server keeps what it could push to a module, in milliseconds.
+    pub push_delay: u64,
+    pub redis: Redis,
     /// Number of sessions that were opened.
     pub sessions: u64,
     /// Keys that were issued, and acknowledged.
@@ -52,6 +68,8 @@ pub struct State {
     pub changed_key: usize,
     /// Key of each race, as an index of `keys`.
     pub race_keys: BTreeMap<usize, usize>,
+    /// Keys that each instance allowed, and then each Envoy, the latest first.
+    pub remembered: Vec<Vec<String>>,
     pub history: History,
     pub trace: Trace,
     template: PathBuf,
@@ -63,6 +81,7 @@ pub struct State {
 pub struct IssuedKey {
     pub id: String,
     pub credential: String,
+    pub actor: ActorId,
 }
 
 /// The way from an instance to the database.
@@ -127,6 +146,21 @@ impl Net {
 }
 
 impl State {
+    /// Notes that an instance, or an Envoy, allowed a key.
+    pub fn remember(&mut self, thread: usize, key: &str) {
+        let remembered = &mut self.remembered[thread];
+        remembered.retain(|id| id != key);
+        remembered.insert(0, key.to_owned());
+        remembered.truncate(MAX_REMEMBERED);
+    }
+
+    /// Returns a key that an instance, or an Envoy, allowed lately, as an index of `keys`.
+    pub fn remembered(&self, thread: usize, pick: u64) -> Option<usize> {
+        let remembered = &self.remembered[thread];
+        let id = remembered.get(pick as usize % remembered.len().max(1))?;
+        self.keys.iter().position(|key| key.id == *id)
+    }
+
     /// Adds a server with all but the last `lost` transactions of the one at the address; returns
     /// its number.
     pub fn copy(&mut self, lost: usize, mutant: Option<Mutant>) -> usize {
@@ -149,22 +183,26 @@ impl World {
         mutant: Option<Mutant>,
         (template, folder): (&Path, &Path),
     ) -> Self {
-        let scheduler = Arc::new(Scheduler::new(instances, seed ^ 0x5eed));
+        let scheduler = Arc::new(Scheduler::new(instances * 2, seed ^ 0x5eed));
         let state = State {
             chance: Chance::new(seed ^ 0xfa7e),
             servers: vec![Server::new(0, mutant, (template, folder), &[])],
             address: 0,
             nets: vec![Net::new(terms.latency); instances],
+            pipes: (0..instances).map(|_| Pipe::default()).collect(),
+            push_delay: 0,
+            redis: Redis::new(instances),
             sessions: 0,
             keys: vec![],
             changed_key: 0,
             race_keys: BTreeMap::new(),
+            remembered: vec![vec![]; instances * 2],
             history: History::default(),
             trace: Trace::default(),
             template: template.to_owned(),
             folder: folder.to_owned(),
         };
-        Self { scheduler, terms, mutant, state: Mutex::new(state) }
+        Self { scheduler, terms, mutant, instances, state: Mutex::new(state) }
     }
 
     /// Makes this the world of the thread.
@@ -175,6 +213,11 @@ impl World {
     /// Returns the world of the thread.
     pub fn current() -> Arc<Self> {
         CURRENT.with_borrow(|current| current.clone().expect("a thread of a simulation"))
+    }
+
+    /// Returns the thread of an instance's Envoy.
+    pub fn envoy_thread(&self, instance: usize) -> usize {
+        self.instances + instance
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {

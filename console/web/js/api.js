@@ -9,6 +9,7 @@ const optional = {
   adminListEvents: { method: "GET", path: "/v2alpha1/admin/events", role: "viewer" },
   adminGetStatus: { method: "GET", path: "/v2alpha1/admin/status", role: "viewer" },
   adminExplainRoute: { method: "POST", path: "/v2alpha1/admin/routes:explain", role: "viewer" },
+  adminListPolicies: { method: "GET", path: "/v2alpha1/admin/policies", role: "viewer" },
 };
 
 export const operations = { ...optional, ...described };

@@ -36,13 +36,17 @@ const json = (value) => (value && Object.keys(value).length ? JSON.stringify(val
 /** Flags that issuing, rotating and updating share. */
 function fields(body) {
   const limit = body.rate_limit_policy;
+  const refill = body.credits?.refill;
   return [
+    ["--role", body.role],
     ["--scopes", body.scopes?.join(",")],
     ["--ttl", body.ttl],
     ["--visibility", body.visibility === "KEY_VISIBILITY_PUBLIC" ? "public" : undefined],
     ["--allowed-cidrs", body.ip_restriction?.allowed_cidrs?.join(",")],
     ["--rate-limit-quota", limit?.quota],
     ["--rate-limit-window", limit?.window],
+    ["--credits", body.credits?.remaining],
+    ["--credits-refill", refill && `${refill.amount}/${refill.every}`],
     ["--metadata", json(body.metadata)],
   ];
 }
@@ -51,6 +55,11 @@ const kindOf = (id) => (/^[0-9a-f]{64}$/.test(id) ? "imported" : "issued");
 
 export const cli = {
   issue: (body) => talos("keys", "issue", quote(body.name || "NAME"), ["--actor", body.actor_id || "ACTOR"], ...fields(body)),
+  // The key itself stands in no command: it is read from stdin, or a hash stands for it.
+  importKey: (body) => {
+    const words = (source) => talos("keys", "imported", "import", quote(body.name || "NAME"), source, ["--actor", body.actor_id || "ACTOR"], ...fields(body));
+    return body.hash ? words(["--hash", `${body.hash.algorithm}:${body.hash.value || "DIGEST"}`]) : `printf %s "$LEGACY_KEY" | ${words("--raw-key -")}`;
+  },
   list: ({ actor, status, filter }) => talos("keys", "list", ["--actor", actor], ["--status", status], ["--filter", filter]),
   get: (id) => talos("keys", kindOf(id), "get", id),
   rotate: (id, body) =>

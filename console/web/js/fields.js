@@ -85,6 +85,35 @@ export const WINDOWS = [
   { value: "86400s", label: "day" },
 ];
 
+export const REFILLS = [
+  { value: "", label: "never refilled" },
+  { value: "day", label: "refilled every day" },
+  { value: "week", label: "refilled every week" },
+  { value: "month", label: "refilled every month" },
+];
+
+/** Credits: so many uses, and a refill; an empty number means that uses cost nothing. */
+export function CreditsField({ credits, refill, onChange }) {
+  const wrong = creditsProblem(credits, refill);
+  return html`<${Field} id="credits" label="Credits" hint="Uses that are paid for. Empty: uses cost nothing. A refill fills up to the same number, at midnight UTC." wrong=${wrong}>${(props) => html`<div class="row">
+    <input class="input" ...${props} inputmode="numeric" value=${credits} placeholder="none" onInput=${(event) => onChange({ credits: event.target.value.trim(), refill })} />
+    <select class="input" aria-label="Refill of the credits" value=${refill} onChange=${(event) => onChange({ credits, refill: event.target.value })}>
+      ${REFILLS.map((one) => html`<option value=${one.value} selected=${one.value === refill}>${one.label}</option>`)}</select></div>`}<//>`;
+}
+
+/** Problem of credits as typed, or "". */
+export function creditsProblem(credits, refill) {
+  if (credits === "") return refill ? "Say how many." : "";
+  if (!/^\d{1,16}$/.test(credits) || Number(credits) > 1e15) return "Must be a whole number up to 1000000000000000.";
+  return refill && Number(credits) === 0 ? "A refill needs at least 1." : "";
+}
+
+/** Returns credits as the API takes them, or nothing. */
+export function creditsOf({ credits, refill }) {
+  if (credits === "" || creditsProblem(credits, refill)) return undefined;
+  return { remaining: credits, ...(refill && { refill: { amount: credits, every: refill } }) };
+}
+
 /** One limit: so many requests per window; an empty number means none. */
 export function LimitField({ quota, window, onChange }) {
   const wrong = quota && !/^[1-9]\d{0,17}$/.test(quota) ? "Must be a whole number from 1." : "";

@@ -80,7 +80,7 @@ function Report({ of: report }) {
       ${fact("First used", html`<${Time} at=${report.first_used_time} />`)}
       ${report.key && fact("Scopes", html`<${Tags} items=${key.scopes} most=${20} />`)}
       ${report.key && fact("Expires", html`<${Time} at=${key.expire_time} />`)}
-      ${report.key && fact("Limits", limits.join(", ") || "none")}
+      ${report.key && fact("Limits", [limits.join(", ") || "none", ...(report.key.warnings?.length ? ["not enforced at present"] : [])].join(", "))}
       ${report.key && fact("Made", html`<${Time} at=${key.create_time} />`)}
       ${fact("Requests, 30 days", count(report.chart.total))}</dl>
       ${report.chart.total > 0 && html`<${UsageChart} data=${report.chart} height=${180} label="Requests by day" /><${Legend} data=${report.chart} />`}

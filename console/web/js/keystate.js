@@ -96,8 +96,12 @@ export function sentence(key, now = Date.now()) {
 }
 
 export function limitsOf(key) {
-  return key.rate_limit_policies ?? (key.rate_limit_policy ? [{ name: "default", ...key.rate_limit_policy }] : []);
+  const own = key.rate_limit_policies ?? (key.rate_limit_policy ? [{ name: "default", ...key.rate_limit_policy }] : []);
+  return [...own, ...(key.actor_rate_limit_policies ?? [])];
 }
+
+/** A limit in words. */
+export const limitWords = (limit) => `${limit.name}: ${limit.quota} per ${windowWords(limit.window)}`;
 
 /** Events in the life of a key that its own fields tell, the newest first. */
 export function timeline(key, uses = {}, now = Date.now()) {

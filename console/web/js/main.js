@@ -7,6 +7,7 @@ import { guardText, parse } from "./router.js";
 import { loadSession, session } from "./session.js";
 import { Activity } from "./screens/activity.js";
 import { ActorScreen } from "./screens/actor.js";
+import { Import } from "./screens/import.js";
 import { Instances } from "./screens/instances.js";
 import { Issue } from "./screens/issue.js";
 import { KeyScreen } from "./screens/key.js";
@@ -44,6 +45,7 @@ function screenOf({ segments, query }) {
   if (first === "keys") return { title: "Keys", view: html`<${Keys} kind=${second === "imported" ? "imported" : "issued"} query=${query} />` };
   if (first === "actors" && second) return { title: "Actor", view: html`<${ActorScreen} id=${second} key=${second} />` };
   if (first === "issue") return { title: "Issue a key", view: html`<${Issue} query=${query} />` };
+  if (first === "import") return { title: "Import a key", view: html`<${Import} />` };
   if (first === "leak") return { title: "Leaked key", view: html`<${Leak} />` };
   if (first === "routes") return { title: "Routes", view: html`<${Routes} query=${query} />` };
   if (first === "activity") return { title: "Activity", view: html`<${Activity} query=${query} />` };
@@ -109,7 +111,7 @@ function App() {
   ${help && html`<${Help} onClose=${() => setHelp(false)} />`}`;
 }
 
-const isCurrent = (first, name) => first === name || (name === "keys" && ["issue", "actors"].includes(first));
+const isCurrent = (first, name) => first === name || (name === "keys" && ["issue", "import", "actors"].includes(first));
 
 function Foot({ openHelp }) {
   return html`<div class="side-foot"><div class="whoami">${session.known ? html`<span class="muted">${session.mode === "none" ? "Nobody signs in here: everybody who reaches this port has the rights of" : "You are"}</span>

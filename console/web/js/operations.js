@@ -21,6 +21,7 @@ export const operations = {
   adminListEvents: { method: "GET", path: "/v2alpha1/admin/events", role: "viewer" },
   adminListImportedApiKeys: { method: "GET", path: "/v2alpha1/admin/importedApiKeys", role: "viewer" },
   adminListIssuedApiKeys: { method: "GET", path: "/v2alpha1/admin/issuedApiKeys", role: "viewer" },
+  adminListPolicies: { method: "GET", path: "/v2alpha1/admin/policies", role: "viewer" },
   adminPreviewScopes: { method: "POST", path: "/v2alpha1/admin/scopes:preview", role: "viewer" },
   adminResumeActor: { method: "POST", path: "/v2alpha1/admin/actors/{actor_id}:resume", role: "issuer" },
   adminResumeImportedApiKey: { method: "POST", path: "/v2alpha1/admin/importedApiKeys/{key_id}:resume", role: "issuer" },

@@ -5,7 +5,7 @@ import { call, operations } from "./api.js";
 const ORDER = { viewer: 1, issuer: 2, admin: 3 };
 
 /** The server's answer about the caller; before it, what is assumed. */
-export const session = { known: false, role: "", name: "", network: "", mode: "", isVerified: false, may: new Set() };
+export const session = { known: false, role: "", name: "", network: "", mode: "", isVerified: false, may: new Set(), networks: [] };
 
 export async function loadSession() {
   try {
@@ -18,6 +18,7 @@ export async function loadSession() {
       mode: me.auth_mode ?? "",
       isVerified: me.is_verified === true,
       may: new Set(me.operations ?? []),
+      networks: me.networks ?? [],
     });
   } catch (problem) {
     if (!problem.isUnknown) throw problem;

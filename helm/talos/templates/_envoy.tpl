@@ -17,11 +17,43 @@ typed_config:
   encode_raw_headers: true
   validate_mutations: true
   clear_route_cache: false
+  {{- if .Values.sidecar.accelerator.enabled }}
+  filter_enabled_metadata:
+    filter: envoy.filters.http.ext_authz
+    path: [{ key: decision }]
+    value: { string_match: { exact: allow } }
+    invert: true
+  route_metadata_context_namespaces: [talos]
+  {{- else }}
   filter_enabled:
     default_value: { numerator: 100, denominator: HUNDRED }
   deny_at_disable:
     default_value: true
     runtime_key: ext_authz.deny_at_disable
+  {{- end }}
+{{- end }}
+
+{{/* The accelerator, before that filter. */}}
+{{- define "talos.envoy.accelerator" -}}
+name: talos.accelerator
+typed_config:
+  "@type": type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter
+  dynamic_module_config: { name: talos_module, do_not_close: true }
+  filter_name: accelerator
+  filter_config:
+    "@type": type.googleapis.com/google.protobuf.StringValue
+    value: {{ dict "socket" (include "talos.sidecar.socket" .) | toJson | quote }}
+{{- end }}
+
+{{/* Settings of routes, or of a virtual host, that may use it. */}}
+{{- define "talos.envoy.accelerated" -}}
+typed_per_filter_config:
+  talos.accelerator:
+    "@type": type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilterPerRoute
+    dynamic_module_config: { name: talos_module, do_not_close: true }
+    filter_config:
+      "@type": type.googleapis.com/google.protobuf.StringValue
+      value: '{"accelerate": true}'
 {{- end }}
 
 {{/* Removes forged identities from request trailers, which an HTTP/2 upstream would trust. */}}
@@ -31,7 +63,7 @@ typed_config:
   "@type": type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
   mutations:
     request_trailers_mutations:
-      - remove_on_match: { key_matcher: { safe_regex: { regex: "x[-_]talos[-_].*" } } }
+      - remove_on_match: { key_matcher: { safe_regex: { regex: "x[^a-z0-9]talos[^a-z0-9].*" } } }
       - remove: {{ dig "authz" "token_header" "authorization" (.Values.config | default dict) }}
 {{- end }}
 
@@ -118,6 +150,9 @@ static_resources:
                           key_id: "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:key_id)%"
                           actor_id: "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:actor_id)%"
                 http_filters:
+                  {{- if .Values.sidecar.accelerator.enabled }}
+                  - {{- include "talos.envoy.accelerator" . | nindent 20 }}
+                  {{- end }}
                   - {{- include "talos.envoy.filter" . | nindent 20 }}
                   - {{- include "talos.envoy.trailers" . | nindent 20 }}
                   - name: envoy.filters.http.router
@@ -128,11 +163,22 @@ static_resources:
                   virtual_hosts:
                     - name: all
                       domains: ["*"]
+                      {{- if .Values.sidecar.accelerator.enabled }}
+                      {{- include "talos.envoy.accelerated" . | nindent 22 }}
+                      {{- end }}
                       routes:
                         {{- range .Values.gateway.routes }}
                         - match: { path_separated_prefix: {{ .prefix | quote }} }
                           route: { cluster: upstream }
                           {{- with .policy }}
+                          {{- if $.Values.sidecar.accelerator.enabled }}
+                          metadata:
+                            filter_metadata:
+                              talos:
+                                {{- range $key, $value := . }}
+                                {{ $key }}: {{ $value | quote }}
+                                {{- end }}
+                          {{- else }}
                           typed_per_filter_config:
                             envoy.filters.http.ext_authz:
                               "@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute
@@ -141,6 +187,7 @@ static_resources:
                                   {{- range $key, $value := . }}
                                   {{ $key }}: {{ $value | quote }}
                                   {{- end }}
+                          {{- end }}
                           {{- end }}
                         {{- end }}
                         - match: { prefix: / }

@@ -173,7 +173,9 @@ impl Peer {
         let length = self.session.stream_mut(id).map_or(0, |length| *length);
         let prefix = length.to_be_bytes();
         self.responses += prefix.len() + self.response.len();
-        self.session.respond(id, &self.head, &prefix, &self.response, &self.trailers);
+        let body = (&prefix[..], self.response.len());
+        let write = |out: &mut Vec<u8>| out.extend_from_slice(&self.response);
+        self.session.respond(id, &self.head, body, write, &self.trailers);
     }
 
     /// Sends whole frames, and reads when that is needed and `reads` allows it.

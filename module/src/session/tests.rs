@@ -388,3 +388,87 @@ fn what_isnt_known_is_ignored() {
     stage.receive(from_server::Message::Hello(ServerHello::default()));
     assert!(stage.state().settings().is_some());
 }
+
+/// Changes single bytes of messages, and their order: whatever comes, nothing panics, and an entry
+/// that has ended doesn't come back.
+#[test]
+fn whatever_the_server_says_is_taken_or_refused() {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    let mut refused = 0;
+    for _ in 0..300 {
+        let mut stage = Stage::with_settings();
+        stage.fill("k", 10);
+        stage.learn(Duration::ZERO, vec![change(KEY_SLOT, 11)]);
+        for _ in 0..random(30) {
+            let id = random(40) as u64;
+            let message = match random(6) {
+                0 => from_server::Message::Settings(settings()),
+                1 => knowledge(id, Some(Duration::from_millis(random(9_000) as u64)), vec![]),
+                2 => from_server::Message::Entry(EntryMessage { key_slot: 8, ..stage.entry(id, 10) }),
+                3 => from_server::Message::NoEntry(NoEntry { id, reason: 1, wait_micros: u64::MAX }),
+                4 => from_server::Message::Forget(Forget { changes: vec![change(8, id); 3] }),
+                _ => from_server::Message::Hello(ServerHello::default()),
+            };
+            let mut encoded = from(message).encode_to_vec();
+            for _ in 0..random(3) {
+                let at = random(encoded.len().max(1));
+                if let Some(byte) = encoded.get_mut(at) {
+                    *byte = random(256) as u8;
+                }
+            }
+            let Ok(message) = FromServer::decode(&encoded[..]) else { continue };
+            if stage.session.receive(message).is_err() {
+                refused += 1;
+                break;
+            }
+            if let Some(settings) = stage.state().settings().as_ref() {
+                stage.state().ask(stage.key("l"), &stage.route, None, settings);
+            }
+            stage.clock.advance(Duration::from_millis(random(700) as u64));
+            let (_, asks, uses) = (stage.session.tick(), stage.session.asks(), stage.session.uses());
+            assert!(asks.iter().chain(&uses).all(|message| message.encoded_len() <= MAX_SENT_BYTES));
+            if let Some(Ok(())) = stage.usable("k") {
+                let entry = stage.state().get(&stage.key("k")).unwrap();
+                assert_ne!(entry.slots[0], KEY_SLOT as usize, "the entry that had ended");
+            }
+        }
+    }
+    assert!(refused > 15, "{refused}");
+}
+
+#[test]
+fn a_flood_of_unknown_credentials_is_bounded_and_leaves_room_again() {
+    let mut stage = Stage::with_settings();
+    let ask = |stage: &Stage, name: String| {
+        if let Some(settings) = stage.state().settings().as_ref() {
+            stage.state().ask(stage.key(&name), &stage.route, None, settings);
+        }
+    };
+    // Answers all questions that may be asked now.
+    let answer = |stage: &mut Stage| {
+        let asks = stage.session.asks();
+        for message in &asks {
+            let Some(from_module::Message::Ask(one)) = &message.message else { panic!("not an ask") };
+            let answer = NoEntry { id: one.id, reason: 1, wait_micros: 1_000_000 };
+            stage.receive(from_server::Message::NoEntry(answer));
+        }
+        asks.len()
+    };
+    let mut asked = 0;
+    for turn in 0..200 {
+        (0..500).for_each(|n| ask(&stage, format!("{turn}-{n}")));
+        stage.clock.advance(Duration::from_millis(100));
+        asked += answer(&mut stage);
+    }
+    // 64 at once, every 100 ms; and never so many that none can be remembered.
+    assert_eq!(asked, 12_800);
+    stage.clock.advance(Duration::from_secs(10));
+    while answer(&mut stage) > 0 {}
+    ask(&stage, "good".to_owned());
+    stage.clock.advance(Duration::from_millis(20));
+    assert_eq!(answer(&mut stage), 1);
+}

@@ -1,10 +1,12 @@
 //! A real Envoy with the library, and an upstream that answers with what it gets.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -12,6 +14,9 @@ use tempfile::TempDir;
 /// Tries of something that takes a moment, and the time between two of them.
 const TRIES: usize = 600;
 const BETWEEN_TRIES: Duration = Duration::from_millis(50);
+/// Tries to start with free ports.
+const PORT_TRIES: usize = 5;
+const WITHOUT_HOT_RESTART: &[&str] = &["--disable-hot-restart"];
 
 /// The Envoys to test with: version and program. None of them is no failure, unless all are
 /// required.
@@ -55,23 +60,59 @@ impl Drop for Envoy {
 impl Envoy {
     /// Starts Envoy with a configuration in which `{port0}`, `{port1}` and so on are free ports.
     pub fn start(program: &Path, config: &str, ports: usize) -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
-        let ports: Vec<u16> = (0..ports).map(|_| free_port()).collect();
-        Self::start_in(dir, program, config, ports)
+        for _ in 0..PORT_TRIES {
+            let dir = tempfile::tempdir().expect("a directory");
+            let free = (0..ports).map(|_| free_port()).collect();
+            match Self::try_start(dir, program, config, free, WITHOUT_HOT_RESTART) {
+                Ok(envoy) => return envoy,
+                // Something else was quicker: a connection, most likely.
+                Err(log) if log.contains("Address already in use") => {}
+                Err(log) => panic!("Envoy does not start:\n{log}"),
+            }
+        }
+        panic!("{PORT_TRIES} times, a free port was taken before Envoy listened");
     }
 
     /// Starts Envoy in a directory, on these ports.
     pub fn start_in(dir: TempDir, program: &Path, config: &str, ports: Vec<u16>) -> Self {
+        Self::start_with(dir, program, config, ports, WITHOUT_HOT_RESTART)
+    }
+
+    /// Starts Envoy with further arguments.
+    pub fn start_with(
+        dir: TempDir,
+        program: &Path,
+        config: &str,
+        ports: Vec<u16>,
+        arguments: &[&str],
+    ) -> Self {
+        Self::try_start(dir, program, config, ports, arguments)
+            .unwrap_or_else(|log| panic!("Envoy does not start:\n{log}"))
+    }
+
+    /// Starts Envoy; returns its log if it ends before it listens.
+    fn try_start(
+        dir: TempDir,
+        program: &Path,
+        config: &str,
+        ports: Vec<u16>,
+        arguments: &[&str],
+    ) -> Result<Self, String> {
         let file = write_config(&dir, config, &ports);
         let log = fs::File::create(dir.path().join("log")).expect("a log");
-        let child = command(program, &file).stdout(Stdio::null()).stderr(log).spawn().expect("Envoy starts");
+        let child = command(program, &file)
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("Envoy starts");
         let mut envoy = Self { child, dir, ports };
         for _ in 0..TRIES {
             if envoy.ports.iter().all(|port| TcpStream::connect(("127.0.0.1", *port)).is_ok()) {
-                return envoy;
+                return Ok(envoy);
             }
             if let Some(status) = envoy.child.try_wait().expect("a child") {
-                panic!("Envoy ended with {status}:\n{}", envoy.log());
+                return Err(format!("{status}\n{}", envoy.log()));
             }
             std::thread::sleep(BETWEEN_TRIES);
         }
@@ -127,7 +168,8 @@ pub fn validate(program: &Path, config: &str) -> Result<(), String> {
     let dir = tempfile::tempdir().expect("a directory");
     // Nothing listens there.
     let file = write_config(&dir, config, &[10_000, 10_001]);
-    let output = command(program, &file).args(["--mode", "validate"]).output().expect("Envoy starts");
+    let arguments = ["--mode", "validate", "--disable-hot-restart"];
+    let output = command(program, &file).args(arguments).output().expect("Envoy starts");
     match output.status.success() {
         true => Ok(()),
         false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
@@ -147,17 +189,25 @@ fn write_config(dir: &TempDir, config: &str, ports: &[u16]) -> PathBuf {
 fn command(program: &Path, config: &Path) -> Command {
     let mut command = Command::new(program);
     command.arg("-c").arg(config);
-    command.args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "info"]);
+    command.args(["--concurrency", "1", "--log-level", "info"]);
     command.env("ENVOY_DYNAMIC_MODULES_SEARCH_PATH", library().parent().expect("a directory"));
     command
 }
 
-/// Returns a port that is free now.
+/// Returns a port that was free a moment ago and that no other test of this run was given.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr()).expect("a port").port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        if GIVEN.lock().expect("the list of ports").insert(port) {
+            return port;
+        }
+    }
 }
 
-/// Starts a server that answers each request with its head; returns its port.
+/// Starts a server that answers each request with its head, and redirects those for `/moved` to
+/// `/a`; returns its port.
 pub fn echo() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -179,7 +229,11 @@ fn answer(stream: TcpStream) {
                 Ok(_) => {}
             }
         }
-        let reply = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{head}", head.len());
+        let reply = match head.starts_with("GET /moved ") {
+            true => "HTTP/1.1 302 Found\r\nlocation: http://edge.example/a\r\ncontent-length: 0\r\n\r\n"
+                .to_owned(),
+            false => format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{head}", head.len()),
+        };
         if (&stream).write_all(reply.as_bytes()).is_err() {
             return;
         }

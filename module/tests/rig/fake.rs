@@ -6,15 +6,41 @@
 
 use std::collections::BTreeMap;
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use prost::Message;
 use prost_types::value::Kind;
-use prost_types::{Struct, Value};
+use prost_types::{ListValue, Struct, Value};
 use talos_module::abi::{Buffer, Callbacks, ConfigPtr, FilterPtr, RawHeader, Since1_38};
 use talos_module::hooks;
 
 /// Namespace of the module's metadata.
 pub const NAMESPACE: &str = "envoy.filters.http.ext_authz";
+
+/// True: an Envoy without the functions that 1.40 added. To be set before the first filter.
+pub static IS_OLDER: AtomicBool = AtomicBool::new(false);
+
+/// What this Envoy does wrong.
+#[derive(Clone, Default)]
+pub struct Faults {
+    /// Headers that can still be set or removed, before one can't.
+    pub failing_setter: Option<usize>,
+    /// Headers can't be read.
+    pub no_headers: bool,
+    /// The peer's address can't be read.
+    pub no_peer: bool,
+    /// Keys of metadata can't be read.
+    pub no_metadata_keys: bool,
+    /// Metadata that are set aren't kept.
+    pub loses_metadata: bool,
+}
+
+impl Faults {
+    /// Returns true if some change may be lost.
+    pub fn lets_setters_fail(&self) -> bool {
+        self.failing_setter.is_some() || self.loses_metadata
+    }
+}
 
 /// Stream in memory.
 pub struct FakeStream {
@@ -29,6 +55,7 @@ pub struct FakeStream {
     pub counters: BTreeMap<usize, u64>,
     /// Calls of setters.
     pub changes: usize,
+    pub faults: Faults,
 }
 
 impl FakeStream {
@@ -43,6 +70,7 @@ impl FakeStream {
             route,
             counters: BTreeMap::new(),
             changes: 0,
+            faults: Faults::default(),
         }
     }
 
@@ -156,7 +184,7 @@ fn install() {
             metadata_keys_size,
             metadata_keys,
         }),
-        set_metadata_struct: Some(set_metadata_struct),
+        set_metadata_struct: (!IS_OLDER.load(Ordering::SeqCst)).then_some(set_metadata_struct),
     };
     all.install();
 }
@@ -183,7 +211,11 @@ unsafe extern "C" fn headers_size(filter: FilterPtr, kind: u32) -> usize {
 unsafe extern "C" fn headers(filter: FilterPtr, kind: u32, into: *mut RawHeader) -> bool {
     assert_eq!(kind, 0);
     // SAFETY: as above.
-    let lines = &unsafe { stream(filter) }.headers;
+    let stream = unsafe { stream(filter) };
+    if stream.faults.no_headers {
+        return false;
+    }
+    let lines = &stream.headers;
     for (at, (name, value)) in lines.iter().enumerate() {
         // SAFETY: the module has room for as many lines as `headers_size` says.
         unsafe { into.add(at).write(RawHeader { name: Buffer::of(name), value: Buffer::of(value) }) };
@@ -195,6 +227,12 @@ unsafe extern "C" fn set_header(filter: FilterPtr, kind: u32, name: Buffer, valu
     assert_eq!(kind, 0);
     // SAFETY: as above, and the texts are valid until this returns.
     let (stream, name) = unsafe { (stream(filter), name.bytes().to_vec()) };
+    if let Some(left) = &mut stream.faults.failing_setter {
+        if *left == 0 {
+            return false;
+        }
+        *left -= 1;
+    }
     stream.changes += 1;
     stream.headers.retain(|(key, _)| *key != name);
     if !value.ptr.is_null() {
@@ -213,7 +251,9 @@ unsafe fn set(filter: FilterPtr, namespace: Buffer, key: Buffer, kind: Kind) {
     let (stream, namespace, key) = unsafe { (stream(filter), namespace.bytes(), key.bytes()) };
     assert_eq!(namespace, NAMESPACE.as_bytes());
     stream.changes += 1;
-    stream.metadata.insert(text(key), Value { kind: Some(kind) });
+    if !stream.faults.loses_metadata {
+        stream.metadata.insert(text(key), Value { kind: Some(kind) });
+    }
 }
 
 unsafe extern "C" fn set_metadata_text(filter: FilterPtr, namespace: Buffer, key: Buffer, value: Buffer) {
@@ -231,8 +271,28 @@ unsafe extern "C" fn set_metadata_bool(filter: FilterPtr, namespace: Buffer, key
     unsafe { set(filter, namespace, key, Kind::BoolValue(value)) }
 }
 
-unsafe extern "C" fn add_metadata_text(_: FilterPtr, _: Buffer, _: Buffer, _: Buffer) -> bool {
-    false
+unsafe extern "C" fn add_metadata_text(
+    filter: FilterPtr,
+    namespace: Buffer,
+    key: Buffer,
+    value: Buffer,
+) -> bool {
+    // SAFETY: as above.
+    let (stream, namespace, key) = unsafe { (stream(filter), namespace.bytes(), key.bytes()) };
+    assert_eq!(namespace, NAMESPACE.as_bytes());
+    stream.changes += 1;
+    if stream.faults.loses_metadata {
+        return false;
+    }
+    let field = stream
+        .metadata
+        .entry(text(key))
+        .or_insert_with(|| Value { kind: Some(Kind::ListValue(ListValue::default())) });
+    let Some(Kind::ListValue(list)) = &mut field.kind else { return false };
+    // SAFETY: as above.
+    let value = text(unsafe { value.bytes() });
+    list.values.push(Value { kind: Some(Kind::StringValue(value)) });
+    true
 }
 
 unsafe extern "C" fn set_metadata_struct(filter: FilterPtr, namespace: Buffer, encoded: Buffer) {
@@ -240,7 +300,9 @@ unsafe extern "C" fn set_metadata_struct(filter: FilterPtr, namespace: Buffer, e
     let (stream, namespace, encoded) = unsafe { (stream(filter), namespace.bytes(), encoded.bytes()) };
     assert_eq!(namespace, NAMESPACE.as_bytes());
     stream.changes += 1;
-    stream.metadata.extend(Struct::decode(encoded).expect("a Struct").fields);
+    if !stream.faults.loses_metadata {
+        stream.metadata.extend(Struct::decode(encoded).expect("a Struct").fields);
+    }
 }
 
 unsafe extern "C" fn metadata_text(
@@ -283,6 +345,9 @@ unsafe extern "C" fn metadata_keys(
     assert_eq!(source, 1);
     // SAFETY: as above.
     let (stream, namespace) = unsafe { (stream(filter), namespace.bytes()) };
+    if stream.faults.no_metadata_keys {
+        return false;
+    }
     let keys = stream.route_metadata.iter().filter(|one| one.0.as_bytes() == namespace);
     for (at, (_, key, _)) in keys.enumerate() {
         // SAFETY: the module has room for as many keys as `metadata_keys_size` says.
@@ -299,8 +364,10 @@ unsafe extern "C" fn route_config(filter: FilterPtr) -> *const c_void {
 unsafe extern "C" fn attribute_text(filter: FilterPtr, attribute: u32, into: *mut Buffer) -> bool {
     assert_eq!(attribute, 24);
     // SAFETY: as above, and the module has room for the result.
-    unsafe { into.write(Buffer::of(stream(filter).peer.as_bytes())) };
-    true
+    unsafe {
+        into.write(Buffer::of(stream(filter).peer.as_bytes()));
+        !stream(filter).faults.no_peer
+    }
 }
 
 unsafe extern "C" fn define_counter(

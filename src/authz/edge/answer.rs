@@ -7,8 +7,10 @@ use prost::Message;
 use talos_proto::CheckResponse;
 use talos_proto::edge::{self, Ask, CountedAs, Header, NoEntryReason};
 
+use super::super::check_answer::CheckAnswer;
 use super::super::policy::check_key;
-use super::super::server::{AuthorizationService, fits};
+use super::super::response::Extras;
+use super::super::server::AuthorizationService;
 use super::settings::Generation;
 use crate::cache::freshness::Freshness;
 use crate::cache::memory::Entry;
@@ -83,14 +85,21 @@ impl AuthorizationService {
         }
         let ready = self.ready_answer(settings, &policy, (&entry, now));
         let ready = ready.map_err(|_| NoEntryReason::NoEntryCheckOnly)?;
-        let cached = entry.responses.find(now, |answer| fits(settings, &policy, answer));
-        let response = CheckResponse::decode(ready.bytes);
-        let (Some(cached), Ok(response)) = (cached, response) else {
-            return Err(NoEntryReason::NoEntryNotCached);
-        };
-        let ends = (cached.refresh_at, cached.expires);
+        let ends = (ready.refresh_at(), ready.expires());
+        // The module sets the time until which it counts by its own lease.
+        let answer = CheckAnswer::of_kept(ready, now, &Extras::default());
+        let response = CheckResponse::decode(answer.into_bytes());
+        let response = response.map_err(|_| NoEntryReason::NoEntryNotCached)?;
+        if !is_of_requests(&response) {
+            return Err(NoEntryReason::NoEntryCheckOnly);
+        }
         Ok(entry_of(ask, generation.number, &policy, &entry, ends, response))
     }
+}
+
+/// Returns true if a module can do everything that an answer says: it changes request headers only.
+fn is_of_requests(response: &CheckResponse) -> bool {
+    response.ok_response.as_ref().is_some_and(|ok| ok.response_headers_to_add.is_empty())
 }
 
 /// Returns the index, if the Ask keeps to all bounds.

@@ -125,7 +125,7 @@ mod tests {
 
     fn framed(message: &FromModule) -> Vec<u8> {
         let message = message.encode_to_vec();
-        [&grpc::prefix(&message).unwrap()[..], &message].concat()
+        [&grpc::prefix(message.len()).unwrap()[..], &message].concat()
     }
 
     fn tick(id: u64) -> from_module::Message {

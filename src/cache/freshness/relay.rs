@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::Freshness;
 use super::ledger::Lease;
 use super::poll::lease_from;
+use crate::mutants::{self, Mutant};
 use crate::rng::Rng;
 use crate::store::LogEntry;
 
@@ -107,7 +108,10 @@ impl RelayClient {
             // The response to the next request has the rest.
             return false;
         }
-        let (_, made) = self.open[index];
+        let made = match mutants::is_on(Mutant::RelayFromTheArrival) {
+            false => self.open[index].1,
+            true => lease_from(freshness.clock.moment()),
+        };
         if made.boot > freshness.ledger.relayed().boot {
             freshness.ledger.extend_relayed(made);
         }

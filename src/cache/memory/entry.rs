@@ -1,7 +1,7 @@
 //! Entries of the cache, and their keys.
 
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -12,14 +12,30 @@ use crate::cache::freshness::{Slot, Stamp};
 use crate::clock::Timestamp;
 use crate::key::{Key, KeyId, NetworkId};
 
+/// SHA-256 over a seed of this process and a credential.
+pub type Digest = [u8; 32];
+
 /// Key of an entry: the network, and SHA-256 over a seed of this process and the whole credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheKey {
     pub(super) network: NetworkId,
-    pub(super) digest: [u8; 32],
+    pub(super) digest: Digest,
 }
 
 impl CacheKey {
+    /// Returns the digest of seed and credential.
+    pub const fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Returns the key under which moka has the entry.
+    pub(super) fn short(&self) -> ShortKey {
+        let network = u128::from_ne_bytes(*self.network.as_bytes());
+        let (digest, _) = self.digest.as_chunks::<16>();
+        let digest = digest.first().map_or(0, |first| u128::from_ne_bytes(*first));
+        ShortKey((digest ^ network).to_ne_bytes())
+    }
+
     /// Makes the key from the digest that another process made with
     /// [`MemoryCache::seed`](super::MemoryCache::seed).
     pub const fn new(network: NetworkId, digest: [u8; 32]) -> Self {
@@ -34,8 +50,22 @@ impl Hash for CacheKey {
     }
 }
 
+/// First half of a digest, with the network mixed in. The entry itself has all of both, and is
+/// compared with them: two credentials with the same half only evict each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ShortKey([u8; 16]);
+
+impl Hash for ShortKey {
+    /// Hashes the first eight bytes only: they are a seeded hash already.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(&self.0[..8]);
+    }
+}
+
 /// Key whose credential was presented and verified.
 pub struct Entry {
+    /// Digest of its key in the cache.
+    pub digest: Digest,
     /// Row of the key.
     pub key: Arc<Key>,
     /// Log position up to which the row is known to be current.
@@ -55,13 +85,41 @@ pub struct Entry {
     /// Encoded responses that allow requests with this key.
     pub responses: ResponseCache,
     /// Dynamic metadata about the key, encoded when a request with it is first denied.
-    pub denied_metadata: OnceLock<Bytes>,
+    pub denied_metadata: OnceLock<Box<Bytes>>,
+    /// Bytes by which it counts against the bound.
+    pub weight: Weight,
+}
+
+/// Weight of an entry, in bytes, as of when it was last weighed.
+#[derive(Debug, Default)]
+pub struct Weight(AtomicU32);
+
+impl Weight {
+    /// Returns the weight; 0 before the first weighing.
+    pub(super) fn get(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Sets the weight.
+    pub(super) fn set(&self, bytes: u32) {
+        self.0.store(bytes, Ordering::Relaxed);
+    }
 }
 
 impl Entry {
     /// Returns the time from which on the key is refused, as far as that is known now.
     pub fn end(&self) -> Option<Timestamp> {
         self.hard_expiry.into_iter().chain(self.policy_end).min()
+    }
+
+    /// Returns true if it is the entry of this key.
+    pub(super) fn is_of(&self, key: &CacheKey) -> bool {
+        self.digest == key.digest && self.key.network == key.network
+    }
+
+    /// Returns its key in the cache.
+    pub(super) fn cache_key(&self) -> CacheKey {
+        CacheKey { network: self.key.network, digest: self.digest }
     }
 }
 

@@ -1,167 +1,170 @@
 //! Encoded responses of one key: the same bytes answer every request until they expire.
 
+use std::mem::size_of;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::clock::{BootTime, Timestamp};
+use super::template::{Conditions, SplitResponse};
+use crate::clock::Timestamp;
 
 /// Most responses kept for one key; routes rarely name more audiences.
 const MAX_RESPONSES: usize = 8;
+/// Time that doesn't come.
+const NEVER: Timestamp = Timestamp::from_micros(i64::MAX);
 
-/// Response in the bytes that go to the client. The cache doesn't look inside: its encoder owns the
-/// layout, and keeps two offsets here for itself.
+/// Response in the bytes that go to the client, with two offsets into it. Only its encoder knows
+/// their meaning.
 #[derive(Clone, Default)]
 pub struct EncodedResponse {
     /// Encoded message.
     pub bytes: Bytes,
-    /// Offsets into the message; only the encoder knows their meaning.
+    /// Offsets into the message.
     pub offsets: [usize; 2],
 }
 
-/// Encoded response, and the conditions under which it may be used.
+/// Encoded response, and its times.
 #[derive(Clone)]
 pub struct CachedResponse {
-    /// Generation of the settings under which it was encoded.
-    pub generation: u64,
-    /// Audience of the token that it carries; the outer `None` means no token.
-    pub token: Option<Option<Box<str>>>,
-    /// Lease that it names; with another one, its encoder renews it.
-    pub lease: Option<BootTime>,
+    encoded: SplitResponse,
     /// Time after which the next caller encodes a new one.
-    pub refresh_at: Option<Timestamp>,
+    refresh_at: Timestamp,
     /// Time after which it must not be used.
-    pub expires: Option<Timestamp>,
-    /// The response.
-    pub encoded: EncodedResponse,
+    expires: Timestamp,
+    /// Another response of the same key, under other conditions.
+    next: Option<Arc<Self>>,
 }
 
 impl CachedResponse {
+    /// Makes a response that is encoded anew from `refresh_at` on, and not used from `expires` on.
+    pub fn new(encoded: SplitResponse, refresh_at: Option<Timestamp>, expires: Option<Timestamp>) -> Self {
+        let (refresh_at, expires) = (refresh_at.unwrap_or(NEVER), expires.unwrap_or(NEVER));
+        Self { encoded, refresh_at, expires, next: None }
+    }
+
+    /// Returns the response, for its encoder.
+    pub const fn encoded(&self) -> &SplitResponse {
+        &self.encoded
+    }
+
+    /// Returns the time from which on it is encoded anew, if there is one.
+    pub fn refresh_at(&self) -> Option<Timestamp> {
+        Some(self.refresh_at).filter(|at| *at != NEVER)
+    }
+
+    /// Returns the time from which on it isn't used, if there is one.
+    pub fn expires(&self) -> Option<Timestamp> {
+        Some(self.expires).filter(|at| *at != NEVER)
+    }
+
     fn is_valid_at(&self, now: Timestamp) -> bool {
-        self.expires.is_none_or(|at| now < at)
+        now < self.expires
     }
 
-    fn due(&self, now: Timestamp, lease: Option<BootTime>) -> Due {
-        if self.refresh_at.is_some_and(|at| at <= now) {
-            Due::Refresh
-        } else if self.lease == lease {
-            Due::Nothing
-        } else {
-            Due::Renewal
-        }
+    fn is_due(&self, now: Timestamp) -> bool {
+        self.refresh_at <= now
     }
-}
 
-/// Work that a response needs before it is used again.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Due {
-    Nothing,
-    /// The lease is another one.
-    Renewal,
-    /// Half of the token's life is over.
-    Refresh,
+    /// Returns it and those after it.
+    fn all(self: &Arc<Self>) -> impl Iterator<Item = &Arc<Self>> {
+        std::iter::successors(Some(self), |response| response.next.as_ref())
+    }
 }
 
 /// Encoded responses of one entry. Reading takes no lock; encoding does.
 #[derive(Default)]
 pub struct ResponseCache {
-    responses: ArcSwap<Vec<CachedResponse>>,
+    responses: ArcSwapOption<CachedResponse>,
     encoding: Mutex<()>,
 }
 
 impl ResponseCache {
-    /// Returns a valid response that `matches`, or has `encode` make one. A response that is due
-    /// for refresh is encoded anew by the first caller, while the others use it until it expires.
-    /// In the same way, `renew` makes it name another `lease`.
+    /// Returns a valid response whose conditions `matches`, or has `encode` make one; and true if
+    /// one was encoded. A response that is due for refresh is encoded anew by the first caller,
+    /// while the others use it until it expires.
     ///
     /// # Errors
     /// Those of `encode`.
     pub fn get_or_encode<E>(
         &self,
         now: Timestamp,
-        lease: Option<BootTime>,
-        matches: impl Fn(&CachedResponse) -> bool,
+        matches: impl Fn(&Conditions) -> bool,
         encode: impl FnOnce() -> Result<CachedResponse, E>,
-        renew: impl FnOnce(&CachedResponse) -> EncodedResponse,
-    ) -> Result<EncodedResponse, E> {
+    ) -> Result<(Arc<CachedResponse>, bool), E> {
+        let fits =
+            |response: &CachedResponse| matches(response.encoded.conditions()) && response.is_valid_at(now);
         let find = || {
             let responses = self.responses.load();
-            let found = responses.iter().find(|response| matches(response) && response.is_valid_at(now));
-            found.map(|response| (response.encoded.clone(), response.due(now, lease)))
+            responses.iter().flat_map(CachedResponse::all).find(|response| fits(response)).map(Arc::clone)
         };
         let encoding = match find() {
-            Some((encoded, Due::Nothing)) => return Ok(encoded),
-            Some((encoded, Due::Refresh | Due::Renewal)) => match self.encoding.try_lock() {
+            Some(response) if !response.is_due(now) => return Ok((response, false)),
+            Some(response) => match self.encoding.try_lock() {
                 Some(encoding) => encoding,
-                None => return Ok(encoded),
+                None => return Ok((response, false)),
             },
             None => self.encoding.lock(),
         };
-        let responses = self.responses.load();
-        let found = responses.iter().find(|response| matches(response) && response.is_valid_at(now));
         // Another caller may have encoded it while this one waited for the lock.
-        let new = match found.map(|response| (response, response.due(now, lease))) {
-            Some((response, Due::Nothing)) => return Ok(response.encoded.clone()),
-            Some((response, Due::Renewal)) => {
-                CachedResponse { lease, encoded: renew(response), ..response.clone() }
-            }
-            Some((_, Due::Refresh)) | None => encode()?,
-        };
-        let encoded = new.encoded.clone();
-        let others = responses.iter().filter(|response| !matches(response) && response.is_valid_at(now));
-        let responses = std::iter::once(new).chain(others.take(MAX_RESPONSES - 1).cloned());
-        self.responses.store(Arc::new(responses.collect()));
+        if let Some(response) = find().filter(|response| !response.is_due(now)) {
+            return Ok((response, false));
+        }
+        let mut new = encode()?;
+        let responses = self.responses.load_full();
+        let others = responses.iter().flat_map(CachedResponse::all);
+        let others = others.filter(|other| !matches(other.encoded.conditions()) && other.is_valid_at(now));
+        let others: Vec<&Arc<CachedResponse>> = others.take(MAX_RESPONSES - 1).collect();
+        new.next = others.into_iter().rev().fold(None, |next, other| {
+            let other = CachedResponse { next, ..CachedResponse::clone(other) };
+            Some(Arc::new(other))
+        });
+        let new = Arc::new(new);
+        self.responses.store(Some(Arc::clone(&new)));
         drop(encoding);
-        Ok(encoded)
-    }
-
-    /// Returns the response that `matches` and is valid, with its conditions.
-    pub fn find(&self, now: Timestamp, matches: impl Fn(&CachedResponse) -> bool) -> Option<CachedResponse> {
-        let responses = self.responses.load();
-        responses.iter().find(|response| matches(response) && response.is_valid_at(now)).cloned()
+        Ok((new, true))
     }
 
     /// Takes over the responses of an older entry for the same state of the same key.
     pub fn copy_from(&self, older: &Self) {
         self.responses.store(older.responses.load_full());
     }
+
+    /// Returns the bytes of the responses on the heap.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let responses = self.responses.load();
+        let all = responses.iter().flat_map(CachedResponse::all);
+        // With the counters of each `Arc`.
+        all.map(|response| size_of::<CachedResponse>() + 16 + response.encoded.heap_bytes()).sum()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::template::{Half, Templates};
     use super::*;
     use std::cell::Cell;
 
+    const ANY: fn(&Conditions) -> bool = |_| true;
+
+    fn response_under(generation: u64, refresh: i64, expires: i64) -> CachedResponse {
+        let text = format!("{refresh} {expires}");
+        let half = Half { bytes: text.as_bytes(), own: vec![] };
+        let conditions = Conditions { generation, token: None };
+        let encoded = Templates::default().split(conditions, [half, Half { bytes: b"", own: vec![] }]);
+        let time = |secs| Some(Timestamp::from_secs(secs));
+        CachedResponse::new(encoded, time(refresh), time(expires))
+    }
+
     fn response(refresh: i64, expires: i64) -> CachedResponse {
-        CachedResponse {
-            generation: 1,
-            token: None,
-            lease: None,
-            refresh_at: Some(Timestamp::from_secs(refresh)),
-            expires: Some(Timestamp::from_secs(expires)),
-            encoded: EncodedResponse { bytes: format!("{refresh} {expires}").into(), offsets: [0; 2] },
-        }
+        response_under(1, refresh, expires)
     }
 
-    fn renew(response: &CachedResponse) -> EncodedResponse {
-        let bytes = format!("{} renewed", str::from_utf8(&response.encoded.bytes).unwrap());
-        EncodedResponse { bytes: bytes.into(), offsets: [0; 2] }
-    }
-
-    #[test]
-    fn a_response_is_renewed_once_for_each_lease_and_not_encoded_anew() {
-        let responses = ResponseCache::default();
-        let get = |lease: Option<u64>| {
-            let encode = || Ok::<_, ()>(response(5, 10));
-            let lease = lease.map(BootTime::from_micros);
-            responses.get_or_encode(Timestamp::from_secs(0), lease, |_| true, encode, renew).unwrap().bytes
-        };
-        for (lease, expected) in [(None, "5 10"), (Some(1), "5 10 renewed"), (Some(1), "5 10 renewed")] {
-            assert_eq!(get(lease), expected);
-        }
-        assert_eq!(get(Some(2)), "5 10 renewed renewed");
+    fn text((response, is_new): (Arc<CachedResponse>, bool)) -> (String, bool) {
+        let mut out = vec![];
+        response.encoded().write(&mut out, |_| {});
+        (String::from_utf8(out).unwrap(), is_new)
     }
 
     #[test]
@@ -173,13 +176,14 @@ mod tests {
                 count.set(count.get() + 1);
                 Ok::<_, ()>(response(now + 5, now + 10))
             };
-            responses.get_or_encode(Timestamp::from_secs(now), None, |_| true, encode, renew).unwrap()
+            text(responses.get_or_encode(Timestamp::from_secs(now), ANY, encode).unwrap())
         };
         for (now, expected) in [(0, 1), (4, 1), (5, 2), (9, 2), (30, 3)] {
-            let encoded = get(now);
-            let (_, expires) = str::from_utf8(&encoded.bytes).unwrap().split_once(' ').unwrap();
+            let before = count.get();
+            let (encoded, is_new) = get(now);
+            let (_, expires) = encoded.split_once(' ').unwrap();
             assert!(expires.parse::<i64>().unwrap() > now);
-            assert_eq!(count.get(), expected, "at {now}");
+            assert_eq!((count.get(), is_new), (expected, before != expected), "at {now}");
         }
     }
 
@@ -188,10 +192,28 @@ mod tests {
         let responses = ResponseCache::default();
         let encode = |refresh, expires| move || Ok::<_, ()>(response(refresh, expires));
         let now = Timestamp::from_secs(0);
-        responses.get_or_encode(now, None, |_| true, encode(1, 10), renew).unwrap();
+        responses.get_or_encode(now, ANY, encode(1, 10)).unwrap();
         let _encoding = responses.encoding.lock();
         let later = Timestamp::from_secs(5);
-        let old = responses.get_or_encode(later, None, |_| true, encode(100, 200), renew).unwrap();
-        assert_eq!(old.bytes, "1 10");
+        let old = responses.get_or_encode(later, ANY, encode(100, 200)).unwrap();
+        assert_eq!(text(old), ("1 10".to_owned(), false));
+    }
+
+    #[test]
+    fn responses_under_other_conditions_are_kept_beside_up_to_a_bound() {
+        let responses = ResponseCache::default();
+        let now = Timestamp::from_secs(0);
+        let get = |generation: u64| {
+            let matches = move |conditions: &Conditions| conditions.generation == generation;
+            let encode = || Ok::<_, ()>(response_under(generation, 5, 10 + generation as i64));
+            text(responses.get_or_encode(now, matches, encode).unwrap())
+        };
+        for generation in 0..20 {
+            assert_eq!(get(generation), (format!("5 {}", 10 + generation), true));
+        }
+        for generation in 12..20 {
+            assert_eq!(get(generation), (format!("5 {}", 10 + generation), false));
+        }
+        assert!(get(11).1, "the least recently encoded has been removed");
     }
 }

@@ -10,6 +10,7 @@ use crate::app::{self, Options, Preflight, Probe, preflight};
 use crate::cli::exit::{Failure, Outcome};
 use crate::cli::output::write_stdout;
 use crate::cli::source::source;
+use crate::cli::stderr;
 use crate::cli::{Plane, block_on, planes};
 use crate::config::{ConfigError, Problem, Source, description};
 use crate::escape::{visible, visible_lines};
@@ -166,8 +167,14 @@ fn problems_of(error: ConfigError) -> Vec<Problem> {
 }
 
 fn print_text(found: &Preflight, probes: &[Probe]) -> Result<(), Failure> {
-    found.warnings.iter().for_each(|warning| eprintln!("warning: {}", visible_lines(&warning.to_string())));
-    found.problems.iter().for_each(|problem| eprintln!("{}", visible_lines(&problem.to_string())));
+    found
+        .warnings
+        .iter()
+        .for_each(|warning| stderr::line(format_args!("warning: {}", visible_lines(&warning.to_string()))));
+    found
+        .problems
+        .iter()
+        .for_each(|problem| stderr::line(format_args!("{}", visible_lines(&problem.to_string()))));
     let mut text = String::new();
     for Probe { subject, result } in probes {
         let line = match result {

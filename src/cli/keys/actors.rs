@@ -1,11 +1,12 @@
 //! `talos actors`: suspends, resumes, describes and erases actors.
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::paths::ACTORS;
+use super::rate_limit::RateLimit;
 use super::suspend::Suspension;
 use super::view;
 use crate::cli::client::{Client, JsonBody, Request};
@@ -49,17 +50,22 @@ EXAMPLES:
     #[command(after_help = "\
 EXAMPLES:
   talos actors update user:42 --display-name 'Example Ltd' --metadata '{\"plan\":\"gold\"}'
-  talos actors update user:42 --display-name ''")]
+  talos actors update user:42 --display-name ''
+  talos actors update user:42 --rate-limit day=10000/24h --rate-limit burst=50/1s")]
+    #[command(group = ArgGroup::new("change").required(true).multiple(true).args(["display_name", "metadata", "rate_limit"]))]
     Update {
         /// The actor's id
         #[arg(value_name = "ACTOR", allow_hyphen_values = true)]
         actor: String,
         /// Name, for people; empty for none
-        #[arg(long, value_name = "NAME", required_unless_present = "metadata")]
+        #[arg(long, value_name = "NAME")]
         display_name: Option<String>,
         /// Custom attributes; {} for none
         #[arg(long, value_name = "JSON", value_parser = json_object)]
         metadata: Option<Map<String, Value>>,
+        /// Limit for all keys of the actor together; repeated for several, empty for none
+        #[arg(long, value_name = "NAME=QUOTA/WINDOW[,envoy]", value_parser = RateLimit::parse)]
+        rate_limit: Option<Vec<RateLimit>>,
     },
     /// Refuse all keys of an actor everywhere, those issued later among them
     ///
@@ -110,7 +116,7 @@ impl Actors {
         let client = Client::new(&connection.server(endpoint)?)?;
         let response = match command {
             Command::Get { actor } => client.send(Request::get(path(&actor))).await?,
-            Command::Update { actor, display_name, metadata } => {
+            Command::Update { actor, display_name, metadata, rate_limit } => {
                 let mut mask = vec![];
                 let mut body = Map::new();
                 if let Some(name) = display_name {
@@ -123,6 +129,10 @@ impl Actors {
                     if !metadata.is_empty() {
                         body.insert("metadata".into(), metadata.into());
                     }
+                }
+                if let Some(limits) = rate_limit {
+                    mask.push("rate_limit_policies");
+                    body.extend(RateLimit::list(&limits).map(|list| ("rate_limit_policies".into(), list)));
                 }
                 let request = Request::patch(path(&actor), Value::Object(body));
                 client.send(request.query("update_mask", mask.join(","))).await?

@@ -136,7 +136,8 @@ impl Verify {
     /// Fails when the arguments are invalid or the request fails.
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<Outcome, Failure> {
         let credential = input::read_credential(self.credential)?;
-        let request = Request::post(format!("{API_KEYS}:verify"), self.options.request(&credential));
+        let request = Request::post(format!("{API_KEYS}:verify"), self.options.request(&credential))
+            .expect(&["is_valid"]);
         let response = client.send(self.options.apply(request)).await?;
         let outcome = outcome(std::slice::from_ref(&response.value));
         output.print(&view::verification(response))?;
@@ -171,7 +172,8 @@ impl BatchVerify {
         }
         let requests: Vec<Value> =
             credentials.iter().map(|credential| self.options.request(credential)).collect();
-        let request = Request::post(format!("{API_KEYS}:batchVerify"), json!({ "requests": requests }));
+        let request = Request::post(format!("{API_KEYS}:batchVerify"), json!({ "requests": requests }))
+            .expect(&["results"]);
         let response = client.send(self.options.apply(request)).await?;
         let outcome = outcome(response.value["results"].as_array().map(Vec::as_slice).unwrap_or_default());
         output.print(&view::verifications(response))?;
@@ -208,7 +210,8 @@ impl DeriveToken {
                 body[name] = json!(list);
             }
         }
-        let response = client.send(Request::post(format!("{API_KEYS}:derive"), body)).await?;
+        let response =
+            client.send(Request::post(format!("{API_KEYS}:derive"), body).expect(&["token"])).await?;
         output.print(&view::token(response))?;
         Ok(Outcome::Done)
     }

@@ -157,13 +157,19 @@ impl Command {
                         body.insert("raw_key".into(), raw_key.credential.expose().into());
                     }
                 }
-                let response = client.send(Request::post(IMPORTED_API_KEYS, Value::Object(body))).await?;
+                let response = client
+                    .send(Request::post(IMPORTED_API_KEYS, Value::Object(body)).expect(&["key_id"]))
+                    .await?;
                 output.print(&view::key(response))?;
             }
             Self::BatchImport(batch) => return batch.run(client, output).await,
             Self::Get { id } => {
-                let response =
-                    client.send(Request::get(format!("{IMPORTED_API_KEYS}/{}", check_key_id(&id)?))).await?;
+                let response = client
+                    .send(
+                        Request::get(format!("{IMPORTED_API_KEYS}/{}", check_key_id(&id)?))
+                            .expect(&["key_id"]),
+                    )
+                    .await?;
                 output.print(&view::key(response))?;
             }
             Self::List(list) => list.run(client, output, IMPORTED_API_KEYS, "imported_api_keys").await?,

@@ -155,7 +155,9 @@ impl Issue {
     /// Fails when the arguments are invalid or the request fails.
     pub(super) async fn run(&self, client: &Client, output: &Output) -> Result<Outcome, Failure> {
         let body = self.key.body(Some(&self.ttl))?;
-        let response = client.send(Request::post(ISSUED_API_KEYS, Value::Object(body))).await?;
+        let response = client
+            .send(Request::post(ISSUED_API_KEYS, Value::Object(body)).expect(&["issued_api_key"]))
+            .await?;
         print_secret(response, output)
     }
 }
@@ -169,8 +171,11 @@ impl Command {
         match self {
             Self::Issue(issue) => return issue.run(client, output).await,
             Self::Get { id } => {
-                let response =
-                    client.send(Request::get(format!("{ISSUED_API_KEYS}/{}", check_key_id(&id)?))).await?;
+                let response = client
+                    .send(
+                        Request::get(format!("{ISSUED_API_KEYS}/{}", check_key_id(&id)?)).expect(&["key_id"]),
+                    )
+                    .await?;
                 output.print(&view::key(response))?;
             }
             Self::List(list) => list.run(client, output, ISSUED_API_KEYS, "issued_api_keys").await?,

@@ -88,7 +88,7 @@ impl List {
 
 /// Returns the request for a page of the collection at `path`.
 pub(super) fn page(path: &str, size: Option<u32>, token: Option<&str>) -> Request {
-    let mut request = Request::get(path);
+    let mut request = Request::get(path).expect(&["issued_api_keys", "imported_api_keys", "next_page_token"]);
     if let Some(size) = size {
         request = request.query("page_size", size.to_string());
     }

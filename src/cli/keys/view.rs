@@ -7,7 +7,7 @@ use crate::cli::client::JsonBody;
 use crate::cli::output::{Table, View, cell, plain};
 
 /// Columns of a key, and the JSON pointers of their fields.
-const KEY: [(&str, &str); 27] = [
+const KEY: [(&str, &str); 28] = [
     ("KEY ID", "/key_id"),
     ("NAME", "/name"),
     ("ACTOR", "/actor_id"),
@@ -35,19 +35,22 @@ const KEY: [(&str, &str); 27] = [
     ("REPLACED BY", "/replaced_by"),
     ("LAST ADDRESS", "/last_used_address"),
     ("CREDITS", "/credits"),
+    ("ACTOR LIMITS", "/actor_rate_limit_policies"),
 ];
 
 /// Columns of an actor, likewise.
-const ACTOR: [(&str, &str); 9] = [
+const ACTOR: [(&str, &str); 11] = [
     ("ACTOR", "/actor_id"),
     ("NAME", "/display_name"),
     ("METADATA", "/metadata"),
+    ("RATE LIMITS", "/rate_limit_policies"),
     ("SUSPENDED", "/suspension"),
     ("CREATED", "/create_time"),
     ("UPDATED", "/update_time"),
     ("UPDATED BY", "/updated_by"),
     ("ISSUED KEYS", "/issued_api_key_count"),
     ("IMPORTED KEYS", "/imported_api_key_count"),
+    ("WARNINGS", "/warnings"),
 ];
 
 const VERIFICATION: [(&str, &str); 14] = [
@@ -192,7 +195,7 @@ pub(super) fn field_text(document: &Value, pointer: &str) -> String {
         "/visibility" => short("KEY_VISIBILITY_"),
         "/revocation_reason" => short("REVOCATION_REASON_"),
         "/rate_limit_policy" if value.is_object() => Some(rate_limit(value)),
-        "/rate_limit_policies" => value.as_array().map(|policies| {
+        "/rate_limit_policies" | "/actor_rate_limit_policies" => value.as_array().map(|policies| {
             let named = |policy: &Value| {
                 let by_actor = if policy["scope"] == "ACTOR" { ", by actor" } else { "" };
                 let by_envoy = if policy["enforce"] == "ENVOY" { ", by Envoy" } else { "" };

@@ -10,6 +10,7 @@ use crate::cli::client::JsonBody;
 use crate::cli::exit::{Failure, Outcome};
 use crate::cli::input;
 use crate::cli::output::{Format, Output, Table, View};
+use crate::cli::stderr;
 use crate::clock::Clock;
 use crate::key::{Key, NetworkId};
 use crate::rng::Rng;
@@ -80,9 +81,9 @@ impl Adopt {
         }
         let listing = reader.finish().map_err(Failure::usage)?;
         for location in &listing.unfinished {
-            eprintln!(
+            stderr::line(format_args!(
                 "{location}: the list is incomplete (it has a next_page_token): list the keys with --all"
-            );
+            ));
         }
         let store = match self.dry_run {
             true => Store::open_existing(dsn).await,
@@ -122,11 +123,15 @@ async fn adopt(store: &Store, listing: Listing, clock: &Clock, dry_run: bool) ->
 impl Report {
     fn print_differences(&self) {
         for (key, location, fields) in self.different.iter().take(MAX_REPORTED) {
-            eprintln!("{location}: {} exists with another {}; not changed", key.id, fields.join(", "));
+            stderr::line(format_args!(
+                "{location}: {} exists with another {}; not changed",
+                key.id,
+                fields.join(", ")
+            ));
         }
         let more = self.different.len().saturating_sub(MAX_REPORTED);
         if more > 0 {
-            eprintln!("and {more} more; use --format json to list all");
+            stderr::line(format_args!("and {more} more; use --format json to list all"));
         }
     }
 

@@ -132,14 +132,19 @@ impl MoveFrom {
             .read(&text)
             .map_err(|problem| Failure::usage(format!("{}: {problem}", self.file.display())))?;
         if entries.is_empty() {
-            let notes = notes.join("; ");
-            return Err(Failure::usage(format!("{}: has no keys; {notes}", self.file.display())));
+            let notes: String = notes.iter().map(|note| format!("; {note}")).collect();
+            return Err(Failure::usage(format!("{}: has no keys{notes}", self.file.display())));
         }
         let (mut lines, bodies) = self.prepare(entries);
         if !self.dry_run && !bodies.is_empty() {
             let client = Client::new(&self.connection.server(endpoint)?)?;
             for batch in batches(bodies) {
-                send(&client, batch, &mut lines).await?;
+                if let Err(failure) = send(&client, batch, &mut lines).await {
+                    let done = count(&lines, Fate::Imported);
+                    self.output
+                        .note(&format!("{done} keys were imported before that; run the command again"));
+                    return Err(failure);
+                }
             }
         }
         self.output.print(&self.view(&lines, &notes))?;

@@ -6,6 +6,7 @@ use crate::doctor::connection_manager::ConnectionManager;
 use crate::doctor::findings::{Findings, Severity};
 use crate::doctor::http_filter::{ExtAuthz, HttpFilter};
 use crate::doctor::node::to_yaml;
+use crate::doctor::route_target::RouteTarget;
 
 /// Prefix of the context extensions that are for Talos.
 const PREFIX: &str = "talos.";
@@ -33,6 +34,7 @@ pub(crate) fn examine(manager: &ConnectionManager<'_>, findings: &mut Findings) 
         check_policies(manager, check, findings);
     }
     check_opt_in(manager, module, findings);
+    check_unchecked(manager, module, findings);
 }
 
 /// Checks that the check is skipped for what the accelerator let pass, and only for that.
@@ -80,6 +82,43 @@ fn check_policies(manager: &ConnectionManager<'_>, check: &ExtAuthz<'_>, finding
             );
         }
     }
+}
+
+/// Checks that no route has opted in whose requests aren't checked.
+fn check_unchecked(manager: &ConnectionManager<'_>, module: &HttpFilter<'_>, findings: &mut Findings) {
+    let is_unchecked = |target: &&RouteTarget<'_>| {
+        manager.checks.iter().all(|check| target.disables(check.name)) && has_opted_in(target, module.name)
+    };
+    let Some(target) = manager.targets.iter().find(is_unchecked) else { return };
+    let Some(route) = target.levels.first() else { return };
+    let name = to_yaml(module.name);
+    findings.add(
+        "accelerator-unchecked",
+        Severity::Warning,
+        route,
+        "this route isn't checked, but has opted in: the accelerator replaces the keys that it knows, and lets all others \
+         go upstream as they are",
+        format!(
+            "# on the route:\ntyped_per_filter_config:\n  {name}:\n    \"@type\": \
+             type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilterPerRoute\n    \
+             dynamic_module_config: {{ name: talos_module, do_not_close: true }}\n    filter_config:\n      \
+             \"@type\": type.googleapis.com/google.protobuf.StringValue\n      value: '{{\"accelerate\": false}}'"
+        ),
+    );
+}
+
+/// Returns true if the most specific settings of a route for the accelerator, which are the only
+/// ones that count, opt in.
+fn has_opted_in(target: &RouteTarget<'_>, module: &str) -> bool {
+    let mut entries = target.levels.iter().map(|level| level.get("typed_per_filter_config").entry(module));
+    let Some(entry) = entries.find(|entry| !entry.is_absent()) else { return false };
+    let (kind, config) = entry.unwrap_typed();
+    let (_, config) =
+        if kind == Some("FilterConfig") { config.get("config").unwrap_typed() } else { (kind, config) };
+    let (_, settings) = config.get("filter_config").unwrap_typed();
+    let text = settings.get("value").raw_text().unwrap_or_default();
+    let text: String = text.chars().filter(|letter| !letter.is_whitespace()).collect();
+    text.contains("\"accelerate\":true")
 }
 
 /// Checks that some route has opted in.

@@ -346,44 +346,56 @@ fn check_trailers(
         headers::removes_all_trusted(&filter.trailer_mutations(), token_header) && !filter.disabled
     };
     let stripping: Vec<&HttpFilter<'_>> = manager.filters.iter().filter(strips).collect();
+    let fix = trailers_fix(token_header, stripping.is_empty());
+    let filters = manager.node.get("http_filters");
+    if let Some((severity, reach)) = worst_reach(dump, manager, &stripping) {
+        let why = format!(
+            "request trailers go upstream as the client sent them, including x-talos-* and {token_header}, and many \
+             servers merge them into the headers; {reach}"
+        );
+        findings.add("forged-trailers", severity, &filters, why, fix);
+        return;
+    }
+    let exact = |filter: &&&HttpFilter<'_>| headers::removes_spellings(&filter.trailer_mutations());
+    let exact: Vec<&HttpFilter<'_>> = stripping.iter().filter(exact).copied().collect();
+    if let Some((severity, reach)) = worst_reach(dump, manager, &exact) {
+        let why = format!(
+            "request trailers such as x.talos.actor.id go upstream as the client sent them, and servers that read all \
+             characters but letters and digits alike take them for x-talos-*; {reach}"
+        );
+        findings.add("forged-trailers", severity.max(Severity::Warning), &filters, why, fix);
+    }
+}
+
+/// Returns the severity of request trailers that reach upstreams past all of these filters, and
+/// how they do; `None` if they reach none.
+fn worst_reach(
+    dump: &Dump<'_>,
+    manager: &ConnectionManager<'_>,
+    stripping: &[&HttpFilter<'_>],
+) -> Option<(Severity, String)> {
     let open = manager.targets.iter().filter(|target| {
         !target.is_answered_locally && stripping.iter().all(|filter| target.disables(filter.name))
     });
-    let mut worst: Option<(Severity, String)> = None;
-    for target in open {
-        let (severity, reach) = match target.cluster.map(|name| (name, dump.cluster(name))) {
-            Some((name, Some(cluster))) if takes_trailers(cluster) => {
-                (Severity::Error, format!("the protocol of the cluster {name} carries them"))
-            }
-            Some((_, Some(_))) => (
-                Severity::Note,
-                "its clusters use HTTP/1.1 now, which doesn't carry them, but HTTP/2 would".to_owned(),
-            ),
-            Some((name, None)) => (
-                Severity::Warning,
-                format!("the dump doesn't have the protocol of the cluster {name}; HTTP/2 carries them"),
-            ),
-            None => (
-                Severity::Warning,
-                "the dump doesn't have the cluster of each route; HTTP/2 carries them".to_owned(),
-            ),
-        };
-        if worst.as_ref().is_none_or(|(worst, _)| severity < *worst) {
-            worst = Some((severity, reach));
+    let reaches = open.map(|target| match target.cluster.map(|name| (name, dump.cluster(name))) {
+        Some((name, Some(cluster))) if takes_trailers(cluster) => {
+            (Severity::Error, format!("the protocol of the cluster {name} carries them"))
         }
-    }
-    if let Some((severity, reach)) = worst {
-        findings.add(
-            "forged-trailers",
-            severity,
-            &manager.node.get("http_filters"),
-            format!(
-                "request trailers go upstream as the client sent them, including x-talos-* and {token_header}, and many \
-                 servers merge them into the headers; {reach}"
-            ),
-            trailers_fix(token_header, stripping.is_empty()),
-        );
-    }
+        Some((_, Some(_))) => (
+            Severity::Note,
+            "its clusters use HTTP/1.1 now, which doesn't carry them, but HTTP/2 would".to_owned(),
+        ),
+        Some((name, None)) => (
+            Severity::Warning,
+            format!("the dump doesn't have the protocol of the cluster {name}; HTTP/2 carries them"),
+        ),
+        None => (
+            Severity::Warning,
+            "the dump doesn't have the cluster of each route; HTTP/2 carries them".to_owned(),
+        ),
+    });
+    // The first of the worst.
+    reaches.min_by_key(|(severity, _)| *severity)
 }
 
 /// Returns the filter that removes identity headers from trailers, under a name of its own if

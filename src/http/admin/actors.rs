@@ -9,10 +9,12 @@ use crate::error::ApiError;
 use crate::http::body;
 use crate::http::context::{Context, NetworkSettings};
 use crate::http::epoch::with_epoch;
+use crate::http::notice::{warnings_of_actor, with_notice_of_actor};
 use crate::http::reply::{Reply, ok};
 use crate::http::wire::{ActorBody, ActorOut, EmptyBody, SuspendBody, actor_update};
 use crate::key::ActorId;
 use crate::service::{Acknowledged, CountedActor, SuspendRequest};
+use crate::settings::Settings;
 
 pub(crate) async fn get_actor(
     State(context): State<Context>,
@@ -20,7 +22,7 @@ pub(crate) async fn get_actor(
     KeyPath(actor): KeyPath,
 ) -> Reply {
     let counted = context.service.get_actor(settings.network, &actor_id(&actor)?).await?;
-    ok(StatusCode::OK, &ActorOut::new(&counted, context.service.clock.now()))
+    shown(&context, &settings, &counted)
 }
 
 pub(crate) async fn update_actor(
@@ -35,7 +37,12 @@ pub(crate) async fn update_actor(
     let body: ActorBody = body::read(request, body::ADMIN_LIMIT).await?;
     let update = actor_update(&actor, &query, body)?;
     let changed = context.service.update_actor(settings.network, &id, update, &call).await;
-    changed_actor(&context, changed)
+    let warnings = match &changed {
+        Ok(Acknowledged { value, .. }) => warnings_of_actor(&settings, &value.actor),
+        Err(_) => vec![],
+    };
+    let response = changed_actor(&context, &settings, changed)?;
+    Ok(with_notice_of_actor(response, &warnings))
 }
 
 pub(crate) async fn suspend_actor(
@@ -49,7 +56,7 @@ pub(crate) async fn suspend_actor(
     let body: SuspendBody = body::read(request, body::ADMIN_LIMIT).await?;
     let request = SuspendRequest::try_from(body)?;
     let changed = context.service.suspend_actor(settings.network, &id, request, &call).await;
-    changed_actor(&context, changed)
+    changed_actor(&context, &settings, changed)
 }
 
 pub(crate) async fn resume_actor(
@@ -62,7 +69,7 @@ pub(crate) async fn resume_actor(
     let id = actor_id(&actor)?;
     let EmptyBody {} = body::read(request, body::ADMIN_LIMIT).await?;
     let changed = context.service.resume_actor(settings.network, &id, &call).await;
-    changed_actor(&context, changed)
+    changed_actor(&context, &settings, changed)
 }
 
 /// Parses the actor of the path. A row needs an id that no database takes for another's, so one
@@ -72,8 +79,16 @@ fn actor_id(text: &str) -> Result<ActorId, ApiError> {
 }
 
 /// Returns the response with an actor after its change.
-fn changed_actor(context: &Context, changed: Result<Acknowledged<CountedActor>, ApiError>) -> Reply {
+fn changed_actor(
+    context: &Context,
+    settings: &Settings,
+    changed: Result<Acknowledged<CountedActor>, ApiError>,
+) -> Reply {
     let Acknowledged { value: counted, epoch } = changed?;
-    let response = ok(StatusCode::OK, &ActorOut::new(&counted, context.service.clock.now()))?;
-    Ok(with_epoch(response, epoch))
+    Ok(with_epoch(shown(context, settings, &counted)?, epoch))
+}
+
+fn shown(context: &Context, settings: &Settings, counted: &CountedActor) -> Reply {
+    let out = ActorOut::new(counted, context.service.clock.now());
+    ok(StatusCode::OK, &out.with_warnings(warnings_of_actor(settings, &counted.actor)))
 }

@@ -1,4 +1,4 @@
-//! Handlers that check issuance policies and preview routes. They change nothing.
+//! Handlers that list and check issuance policies, and preview routes. They change nothing.
 
 use axum::Extension;
 use axum::extract::{Request, State};
@@ -7,8 +7,14 @@ use axum::http::StatusCode;
 use crate::http::body;
 use crate::http::context::{Context, NetworkSettings};
 use crate::http::reply::{Reply, ok};
-use crate::http::wire::{CheckPoliciesBody, CheckPoliciesOut, PreviewScopesBody, PreviewScopesOut};
+use crate::http::wire::{
+    CheckPoliciesBody, CheckPoliciesOut, ListPoliciesOut, PreviewScopesBody, PreviewScopesOut,
+};
 use crate::service::ScopesPreviewRequest;
+
+pub(crate) async fn list_policies(Extension(settings): NetworkSettings) -> Reply {
+    ok(StatusCode::OK, &ListPoliciesOut::new(&settings.issuance, &settings.scope_sets))
+}
 
 pub(crate) async fn check_policies(
     State(context): State<Context>,

@@ -16,7 +16,7 @@ use self::common::{
     answered, both, nothing, with,
 };
 use self::following::{events, explain, whoami};
-use self::governing::{check_policies, preview_scopes};
+use self::governing::{check_policies, list_policies, preview_scopes};
 use super::operation::{Access, Operation};
 use super::{erasure, follow, operations, policies, state, status, usage};
 use crate::error::{ApiError, Reason};
@@ -56,6 +56,7 @@ const EXAMPLES: &[Entry] = &[
     (follow::EVENTS.id, events),
     (follow::EXPLAIN.id, explain),
     (follow::WHOAMI.id, whoami),
+    (policies::LIST_POLICIES.id, list_policies),
     (policies::CHECK_POLICIES.id, check_policies),
     (policies::PREVIEW_SCOPES.id, preview_scopes),
     (state::SUSPEND_ISSUED.id, || suspend(issued_key())),
@@ -91,6 +92,7 @@ pub(super) fn parameter_example(operation: &Operation, name: &str) -> Option<Val
         "start_time" => "2025-12-27T00:00:00Z".into(),
         "end_time" => "2026-01-03T00:00:00Z".into(),
         "charge" => false.into(),
+        "type" => "talos.key.revoked".into(),
         "after" => "4710-00000000000000ff".into(),
         "since" => "2026-01-02T00:00:00Z".into(),
         "wait" => "30s".into(),
@@ -115,6 +117,7 @@ pub(super) fn header_example(name: &str) -> Option<Value> {
         "RateLimit-Policy" => "\"default\";q=100;w=60".into(),
         "RateLimit" => "\"default\";r=42".into(),
         "Retry-After" => "17".into(),
+        "Warning" => "299 talos \"rate_limit.enabled is false: the limits of this key are stored and reported, not enforced\"".into(),
         _ => return None,
     })
 }

@@ -21,7 +21,7 @@ pub(crate) const EVENTS: Operation = Operation {
     tag: Tag::ApiKeys,
     summary: "Follow changes",
     description: "Returns what changed, as CloudEvents 1.0, in the order of the mutation log and without gaps. With `Accept: application/cloudevents-batch+json` the answer is the list of events alone. Status 410 if the log doesn't reach back to `after` or was rewritten: take a new place with `after=now`, read the keys anew, and go on from that place.",
-    parameters: &[AFTER, SINCE, WAIT, PAGE_SIZE],
+    parameters: &[AFTER, SINCE, WAIT, TYPE, KEY_ID, ACTOR_ID, PAGE_SIZE],
     body: None,
     answer: Answer {
         status: "200",
@@ -90,6 +90,27 @@ const WAIT: Parameter = Parameter {
     name: "wait",
     place: Place::Query,
     description: "Time to wait for the first event, such as 30s; more than 30s means 30s. By default nothing is waited for.",
+    schema: of::<String>,
+};
+
+const TYPE: Parameter = Parameter {
+    name: "type",
+    place: Place::Query,
+    description: "Only events of these types, separated by commas. A page may have none although more follow: go on from `next`.",
+    schema: of::<String>,
+};
+
+const KEY_ID: Parameter = Parameter {
+    name: "key_id",
+    place: Place::Query,
+    description: "Only events of this key, and of the one that it replaces.",
+    schema: of::<String>,
+};
+
+const ACTOR_ID: Parameter = Parameter {
+    name: "actor_id",
+    place: Place::Query,
+    description: "Only events of this actor and its keys.",
     schema: of::<String>,
 };
 

@@ -40,7 +40,7 @@ pub(crate) const ISSUE: Operation = Operation {
         status: "201",
         description: "The new key.",
         schema: Some(of::<IssueOut<'static>>),
-        headers: &[],
+        headers: &[WARNING],
     },
 };
 
@@ -97,7 +97,7 @@ pub(crate) const UPDATE_ISSUED: Operation = Operation {
         status: "200",
         description: "The updated key.",
         schema: Some(of::<KeyOut<'static>>),
-        headers: &[EPOCH],
+        headers: &[EPOCH, WARNING],
     },
 };
 
@@ -116,7 +116,7 @@ pub(crate) const ROTATE_ISSUED: Operation = Operation {
         status: "201",
         description: "The new key, and the old one.",
         schema: Some(of::<RotateOut<'static>>),
-        headers: &[EPOCH],
+        headers: &[EPOCH, WARNING],
     },
 };
 
@@ -131,7 +131,12 @@ pub(crate) const REVOKE_ISSUED: Operation = Operation {
     description: "Revokes a key for good. Revoking it again changes nothing; if it was revoked for another reason, a `Warning` header says so.",
     parameters: &[KEY_ID],
     body: Some(of::<Revocation<0>>),
-    answer: Answer { status: "204", description: "The key is revoked.", schema: None, headers: &[EPOCH] },
+    answer: Answer {
+        status: "204",
+        description: "The key is revoked.",
+        schema: None,
+        headers: &[EPOCH, WARNING],
+    },
 };
 
 /// Import a key.
@@ -149,7 +154,7 @@ pub(crate) const IMPORT: Operation = Operation {
         status: "201",
         description: "The key.",
         schema: Some(of::<ImportedKey>),
-        headers: &[EPOCH],
+        headers: &[EPOCH, WARNING],
     },
 };
 
@@ -168,7 +173,7 @@ pub(crate) const IMPORT_BATCH: Operation = Operation {
         status: "200",
         description: "One result per key.",
         schema: Some(of::<BatchImportOut<'static>>),
-        headers: &[EPOCH],
+        headers: &[EPOCH, WARNING],
     },
 };
 
@@ -220,7 +225,7 @@ pub(crate) const UPDATE_IMPORTED: Operation = Operation {
         status: "200",
         description: "The updated key.",
         schema: Some(of::<ImportedKey>),
-        headers: &[EPOCH],
+        headers: &[EPOCH, WARNING],
     },
 };
 
@@ -235,7 +240,12 @@ pub(crate) const REVOKE_IMPORTED: Operation = Operation {
     description: "Revokes a key for good. Revoking it again changes nothing; if it was revoked for another reason, a `Warning` header says so.",
     parameters: &[KEY_ID],
     body: Some(of::<Revocation<1>>),
-    answer: Answer { status: "204", description: "The key is revoked.", schema: None, headers: &[EPOCH] },
+    answer: Answer {
+        status: "204",
+        description: "The key is revoked.",
+        schema: None,
+        headers: &[EPOCH, WARNING],
+    },
 };
 
 /// Delete an imported key.
@@ -263,7 +273,12 @@ pub(crate) const REVOKE_ANY: Operation = Operation {
     description: "Revokes an issued or imported key for good. Revoking it again changes nothing; if it was revoked for another reason, a `Warning` header says so.",
     parameters: &[KEY_ID],
     body: Some(of::<Revocation<2>>),
-    answer: Answer { status: "204", description: "The key is revoked.", schema: None, headers: &[EPOCH] },
+    answer: Answer {
+        status: "204",
+        description: "The key is revoked.",
+        schema: None,
+        headers: &[EPOCH, WARNING],
+    },
 };
 
 /// Verify a credential.
@@ -281,7 +296,7 @@ pub(crate) const VERIFY: Operation = Operation {
         status: "200",
         description: "The result.",
         schema: Some(of::<VerifyOut<'static>>),
-        headers: &[CACHE, RATE_LIMIT_POLICY, RATE_LIMIT, RETRY_AFTER],
+        headers: &[CACHE, RATE_LIMIT_POLICY, RATE_LIMIT, RETRY_AFTER, WARNING],
     },
 };
 
@@ -456,6 +471,12 @@ const RATE_LIMIT_POLICY: Header = Header {
 const RATE_LIMIT: Header = Header {
     name: "RateLimit",
     description: "Remaining quota of the policy that is nearest to its end, if uses are counted: `\"default\";r=42`.",
+    schema: of::<String>,
+};
+
+pub(super) const WARNING: Header = Header {
+    name: "Warning",
+    description: "What was done otherwise than the request may expect: `299 talos` and a text, such as about limits that aren't enforced.",
     schema: of::<String>,
 };
 

@@ -1,8 +1,29 @@
-//! Operations that check issuance policies and preview routes.
+//! Operations that list and check issuance policies, and preview routes.
 
 use super::operation::{Access, Answer, Operation, Tag, Verb, of};
 use crate::caller::Role;
-use crate::http::wire::{CheckPoliciesBody, CheckPoliciesOut, PreviewScopesBody, PreviewScopesOut};
+use crate::http::wire::{
+    CheckPoliciesBody, CheckPoliciesOut, ListPoliciesOut, PreviewScopesBody, PreviewScopesOut,
+};
+
+/// List issuance policies and named sets of scopes.
+pub(crate) const LIST_POLICIES: Operation = Operation {
+    verb: Verb::Get,
+    access: Access::From(Role::Viewer),
+    path: "/v2alpha1/admin/policies",
+    id: "adminListPolicies",
+    tag: Tag::ApiKeys,
+    summary: "List issuance policies",
+    description: "Returns the issuance policies in force for the network, and its named sets of scopes (`roles`), as the configuration has them.",
+    parameters: &[],
+    body: None,
+    answer: Answer {
+        status: "200",
+        description: "Policies and sets of scopes.",
+        schema: Some(of::<ListPoliciesOut<'static>>),
+        headers: &[],
+    },
+};
 
 /// Check keys against issuance policies.
 pub(crate) const CHECK_POLICIES: Operation = Operation {

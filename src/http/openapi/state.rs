@@ -3,7 +3,7 @@
 use schemars::json_schema;
 
 use super::operation::{Access, Answer, Operation, Parameter, Place, Tag, Verb, of};
-use super::operations::{EPOCH, KEY_ID};
+use super::operations::{EPOCH, KEY_ID, WARNING};
 use crate::caller::Role;
 use crate::http::wire::{ActorBody, ActorOut, EmptyBody, ImportedKey, KeyOut, MAX_MASK, SuspendBody};
 
@@ -114,12 +114,12 @@ pub(crate) const UPDATE_ACTOR: Operation = Operation {
         Parameter {
             name: "update_mask",
             place: Place::Query,
-            description: "Fields to update, separated by commas: display_name, metadata; or * for both.",
+            description: "Fields to update, separated by commas: display_name, metadata, rate_limit_policies; or * for all.",
             schema: |_| json_schema!({ "type": "string", "maxLength": MAX_MASK }),
         },
     ],
     body: Some(of::<ActorBody>),
-    answer: ACTOR,
+    answer: Answer { headers: &[EPOCH, WARNING], ..ACTOR },
 };
 
 /// Suspend an actor.

@@ -9,7 +9,7 @@ use super::state::set_time;
 use crate::duration;
 use crate::error::ApiError;
 use crate::key::{ChangeKind, ChangeRecord, FieldChange, KeyId, KeyKind, NetworkId};
-use crate::service::{FeedPosition, FeedStart, FollowRequest, Followed, LoggedEvent};
+use crate::service::{EventFilter, FeedPosition, FeedStart, FollowRequest, Followed, LoggedEvent};
 
 /// Events after a place in the mutation log.
 #[derive(Serialize, JsonSchema)]
@@ -223,7 +223,12 @@ fn start(text: &str) -> Result<FeedStart, ApiError> {
 
 /// Parses the query of a request for events.
 pub(crate) fn follow_request(pairs: Vec<(String, String)>) -> Result<FollowRequest, ApiError> {
-    let mut request = FollowRequest { start: FeedStart::Oldest, wait: Default::default(), page_size: 0 };
+    let mut request = FollowRequest {
+        start: FeedStart::Oldest,
+        wait: Default::default(),
+        page_size: 0,
+        filter: EventFilter::default(),
+    };
     let mut has_start = false;
     parameters(pairs, |name, value| {
         match name {
@@ -240,11 +245,24 @@ pub(crate) fn follow_request(pairs: Vec<(String, String)>) -> Result<FollowReque
                 request.wait = duration::parse(&value).map_err(|problem| ApiError::field("wait", problem))?;
             }
             "page_size" => request.page_size = page_size(&value)?,
+            "type" => request.filter.kinds = kinds(&value)?,
+            "key_id" | "actor_id" if value.is_empty() => {}
+            "key_id" => request.filter.key_id = Some(value),
+            "actor_id" => request.filter.actor = Some(value),
             _ => return Ok(false),
         }
         Ok(true)
     })?;
     Ok(request)
+}
+
+/// Parses types of events, separated by commas.
+fn kinds(text: &str) -> Result<Vec<ChangeKind>, ApiError> {
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let kind = |name: &str| ChangeKind::ALL.into_iter().find(|kind| type_of(*kind) == name);
+    let kinds: Option<Vec<ChangeKind>> = names.map(kind).collect();
+    let problem = "must be types of events such as talos.key.revoked, separated by commas";
+    kinds.ok_or_else(|| ApiError::field("type", problem))
 }
 
 #[cfg(test)]
@@ -279,6 +297,10 @@ mod tests {
         let request = read(&[("after", "7"), ("wait", "30s"), ("page_size", "5")]).unwrap();
         assert_eq!(request.start, FeedStart::After(7, None));
         assert_eq!((request.wait.as_secs(), request.page_size), (30, 5));
+        assert!(request.filter.kinds.is_empty());
+        let request = read(&[("type", "talos.key.revoked, talos.actor.suspended"), ("key_id", "")]).unwrap();
+        assert_eq!(request.filter.kinds, [ChangeKind::Revoke, ChangeKind::SuspendActor]);
+        assert_eq!(request.filter.key_id, None);
         for bad in [
             &[("after", "1"), ("after", "1")][..],
             &[("after", "1"), ("since", "2026-01-01T00:00:00Z")],
@@ -286,6 +308,8 @@ mod tests {
             &[("wait", "30")],
             &[("page_size", "-1")],
             &[("afetr", "1")],
+            &[("type", "talos.key.lost")],
+            &[("type", "talos.key.issued"), ("type", "talos.key.revoked")],
         ] {
             assert!(read(bad).is_err(), "{bad:?}");
         }

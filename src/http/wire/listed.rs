@@ -16,7 +16,7 @@ use crate::error::ApiError;
 use crate::http::body::{self, object, objects};
 use crate::key::{
     ActorId, CreditBalance, Credits, Key, KeyId, KeyKind, KeyName, Metadata, NetworkId, Provenance,
-    Revocation, RevocationReason, Signer, Status, Suspension, Suspensions,
+    RatePolicies, Revocation, RevocationReason, Signer, Status, Suspension, Suspensions,
 };
 use crate::service::{ImportRequest, MAX_DESCRIPTION};
 
@@ -55,6 +55,9 @@ struct ListedKey {
     /// Suspension of the actor, which is not part of the key.
     #[serde(rename = "actor_suspension")]
     _actor_suspension: Option<IgnoredAny>,
+    /// Limits of the actor, likewise.
+    #[serde(rename = "actor_rate_limit_policies")]
+    _actor_rate_limit_policies: Option<IgnoredAny>,
     created_by: Option<String>,
     updated_by: Option<String>,
     revoked_by: Option<String>,
@@ -124,6 +127,7 @@ pub fn listed_key(
         addresses: addresses(listed.ip_restriction)?,
         rate_policy: limits.default,
         rate_policies: limits.all,
+        actor_limits: RatePolicies::default(),
         // The credits of a key that was replaced belong to its successor.
         credits: given.map(|given| Arc::new(Credits::new(id, given, now))),
         created,
@@ -131,7 +135,7 @@ pub fn listed_key(
         expires,
         superseded,
         unused_grace: None,
-        revocation,
+        revocation: revocation.map(Box::new),
         suspensions: Suspensions { own: listed.suspension.map(suspension).transpose()?, of_actor: None },
         provenance: Provenance {
             created_by: listed.created_by.map(Into::into),
@@ -139,7 +143,8 @@ pub fn listed_key(
             revoked_by: listed.revoked_by.map(Into::into),
             replaces: listed.replaces.as_deref().and_then(KeyId::parse_any),
             replaced_by: listed.replaced_by.as_deref().and_then(KeyId::parse_any),
-        },
+        }
+        .into(),
         last_used: time("last_used_time", listed.last_used_time.as_deref())?,
         mutation: 0,
         // Recorded when the key is verified.

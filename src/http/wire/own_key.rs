@@ -29,6 +29,10 @@ pub(super) struct OwnKeyOut {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Vec<NamedRateLimitPolicy>")]
     rate_limit_policies: Option<Vec<NamedRateLimitPolicyOut>>,
+    /// Limits of the actor, which count the uses of all its keys together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<NamedRateLimitPolicy>")]
+    actor_rate_limit_policies: Option<Vec<NamedRateLimitPolicyOut>>,
     /// Time of creation.
     #[schemars(extend("format" = "date-time"))]
     create_time: String,
@@ -40,6 +44,10 @@ pub(super) struct OwnKeyOut {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     supersede_time: Option<String>,
+    /// Parts of the key that the settings keep from working: limits that aren't enforced.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Option<Vec<String>>")]
+    pub(super) warnings: Vec<&'static str>,
 }
 
 impl From<&Key> for OwnKeyOut {
@@ -49,10 +57,12 @@ impl From<&Key> for OwnKeyOut {
             scopes: key.scopes.iter().map(Scope::as_str).map(str::to_owned).collect(),
             allowed_cidrs: key.addresses.iter().map(ToString::to_string).collect(),
             rate_limit_policy: key.rate_policy.map(rate_limit_policy_out),
-            rate_limit_policies: rate_limit_policies_out(key),
+            rate_limit_policies: rate_limit_policies_out(&key.rate_policies),
+            actor_rate_limit_policies: rate_limit_policies_out(&key.actor_limits),
             create_time: key.created.to_rfc3339(),
             expire_time: key.expires.map(Timestamp::to_rfc3339),
             supersede_time: key.superseded.map(Timestamp::to_rfc3339),
+            warnings: vec![],
         }
     }
 }

@@ -1,4 +1,6 @@
-//! Checks of issuance policies, and previews of routes.
+//! Lists and checks of issuance policies, and previews of routes.
+
+use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,11 +11,35 @@ use crate::clock::Timestamp;
 use crate::config::{IssuancePolicy, Route};
 use crate::error::ApiError;
 use crate::http::body::objects;
-use crate::key::{ActorId, KeyName};
+use crate::key::{ActorId, KeyName, Scope, Scopes};
 use crate::service::{
     BreakingKey, BreakingKeys, PolicyCheckRequest, PreviewRow, PreviewVerdict, ScopesPreview,
     ScopesPreviewRequest,
 };
+use crate::settings::issuance::{IssuancePolicies, ScopeSets};
+
+/// Issuance policies and named sets of scopes.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ListPoliciesResponse")]
+pub(crate) struct ListPoliciesOut<'a> {
+    /// Policies in force, in the form of `issuance_policies` of the configuration.
+    #[schemars(with = "Vec<Map<String, Value>>")]
+    issuance_policies: &'a [IssuancePolicy],
+    /// Named sets of scopes, by name.
+    #[schemars(with = "Map<String, Value>")]
+    roles: BTreeMap<&'a str, Vec<&'a str>>,
+}
+
+impl<'a> ListPoliciesOut<'a> {
+    /// Returns what is in force.
+    pub(crate) fn new(policies: &'a IssuancePolicies, sets: &'a ScopeSets) -> Self {
+        let scopes = |name: &'a str| sets.get(name).into_iter().flat_map(Scopes::iter).map(Scope::as_str);
+        Self {
+            issuance_policies: policies.as_slice(),
+            roles: sets.names().map(|name| (name, scopes(name).collect())).collect(),
+        }
+    }
+}
 
 /// The policies to check keys against.
 #[derive(Deserialize, JsonSchema)]

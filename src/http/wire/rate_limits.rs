@@ -10,7 +10,7 @@ use super::scalars::{field, int64, span};
 use crate::duration;
 use crate::error::ApiError;
 use crate::key::{
-    FieldError, Key, NamedRatePolicy, PolicyName, RateEnforcer, RatePolicies, RatePolicy, RateScope, RateUnit,
+    FieldError, NamedRatePolicy, PolicyName, RateEnforcer, RatePolicies, RatePolicy, RateScope, RateUnit,
 };
 
 /// Limits how often a key may be used.
@@ -78,15 +78,15 @@ pub(super) fn rate_limit_policy_out(policy: RatePolicy) -> RateLimitPolicyOut {
     }
 }
 
-/// Returns the list of a key as it is in responses, if it has one.
-pub(super) fn rate_limit_policies_out(key: &Key) -> Option<Vec<NamedRateLimitPolicyOut>> {
+/// Returns a list of policies as it is in responses, if there is one.
+pub(super) fn rate_limit_policies_out(policies: &RatePolicies) -> Option<Vec<NamedRateLimitPolicyOut>> {
     let out = |policy: &NamedRatePolicy| NamedRateLimitPolicyOut {
         name: policy.name.as_str().to_owned(),
         policy: rate_limit_policy_out(policy.policy),
         scope: policy.scope.name(),
         enforce: policy.enforcer.name(),
     };
-    (!key.rate_policies.is_unset()).then(|| key.rate_policies.as_slice().iter().map(out).collect())
+    (!policies.is_unset()).then(|| policies.as_slice().iter().map(out).collect())
 }
 
 /// Rate limits of a request.
@@ -139,6 +139,21 @@ pub(super) fn rate_limit_changes(
     // Where the list names `default`, it has the whole policy.
     let alias_counts = alias_is_set && all.default_policy().is_none();
     Ok((alias_counts.then_some(default), list_is_set.then_some(all)))
+}
+
+/// Parses the rate limits of an actor.
+///
+/// # Errors
+/// Fails if one is invalid, or counts by key.
+pub(super) fn actor_limits(list: Vec<NamedRateLimitPolicy>) -> Result<RatePolicies, ApiError> {
+    let is_by_key = |policy: &NamedRateLimitPolicy| {
+        policy.scope.as_deref().is_some_and(|scope| !["", RateScope::Actor.name()].contains(&scope))
+    };
+    if let Some(at) = list.iter().position(is_by_key) {
+        let field = format!("rate_limit_policies[{at}].scope");
+        return Err(ApiError::field(field, "must be ACTOR, as limits of an actor count all its keys"));
+    }
+    field("rate_limit_policies", RatePolicies::of_actor(policies(list)?))
 }
 
 fn policies(list: Vec<NamedRateLimitPolicy>) -> Result<Vec<NamedRatePolicy>, ApiError> {

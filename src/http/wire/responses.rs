@@ -89,7 +89,7 @@ pub(crate) struct KeyOut<'a> {
     #[schemars(extend("format" = "date-time"))]
     supersede_time: Option<String>,
     /// Parts of the key that the settings keep from working, such as limits that aren't enforced,
-    /// and an end by an issuance policy. Not in lists.
+    /// and an end by an issuance policy.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<String>>")]
     warnings: Vec<Cow<'static, str>>,
@@ -99,6 +99,10 @@ pub(crate) struct KeyOut<'a> {
     /// Suspension of the actor, which is one of all its keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     actor_suspension: Option<SuspensionOut>,
+    /// Limits of the actor, which count the uses of all its keys together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<NamedRateLimitPolicy>")]
+    actor_rate_limit_policies: Option<Vec<NamedRateLimitPolicyOut>>,
     /// Caller who issued or imported the key, if authenticated.
     #[serde(skip_serializing_if = "Option::is_none")]
     created_by: Option<&'a str>,
@@ -147,7 +151,7 @@ impl<'a> KeyOut<'a> {
                 allowed_cidrs: key.addresses.iter().map(ToString::to_string).collect(),
             }),
             rate_limit_policy: key.rate_policy.map(rate_limit_policy_out),
-            rate_limit_policies: rate_limit_policies_out(key),
+            rate_limit_policies: rate_limit_policies_out(&key.rate_policies),
             credits: key.credits.as_ref().map(|credits| credits.balance.at(now).into()),
             create_time: key.created.to_rfc3339(),
             update_time: key.updated.to_rfc3339(),
@@ -163,6 +167,7 @@ impl<'a> KeyOut<'a> {
             last_used_address: None,
             suspension: SuspensionOut::in_force(key.suspensions.own.as_deref(), now),
             actor_suspension: SuspensionOut::in_force(key.suspensions.of_actor.as_deref(), now),
+            actor_rate_limit_policies: rate_limit_policies_out(&key.actor_limits),
             created_by: provenance.created_by.as_deref(),
             updated_by: provenance.updated_by.as_deref(),
             revoked_by: provenance.revoked_by.as_deref(),

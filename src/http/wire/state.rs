@@ -5,11 +5,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::rate_limits::{
+    NamedRateLimitPolicy, NamedRateLimitPolicyOut, actor_limits, rate_limit_policies_out,
+};
 use super::requests::{NO_CONTROL, metadata};
 use super::scalars::field;
 use crate::clock::Timestamp;
 use crate::error::ApiError;
-use crate::key::{KeyName, MAX_LABEL, Metadata, Suspension};
+use crate::http::body::objects;
+use crate::key::{KeyName, MAX_LABEL, Metadata, RatePolicies, Suspension};
 use crate::service::{ActorUpdate, CountedActor, MAX_COUNTED_KEYS, SuspendRequest};
 
 /// A suspension.
@@ -100,6 +104,10 @@ pub(crate) struct ActorOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Map<String, Value>")]
     metadata: Option<&'a RawValue>,
+    /// Limits of the actor. Each counts the uses of all its keys together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<NamedRateLimitPolicy>")]
+    rate_limit_policies: Option<Vec<NamedRateLimitPolicyOut>>,
     /// Suspension of all keys of the actor.
     #[serde(skip_serializing_if = "Option::is_none")]
     suspension: Option<SuspensionOut>,
@@ -122,6 +130,10 @@ pub(crate) struct ActorOut<'a> {
     imported_api_key_count: u64,
     /// True if there are more keys than these numbers say.
     has_more: bool,
+    /// Parts that the settings keep from working, such as limits that aren't enforced.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Option<Vec<String>>")]
+    warnings: Vec<&'static str>,
 }
 
 impl<'a> ActorOut<'a> {
@@ -133,6 +145,7 @@ impl<'a> ActorOut<'a> {
             actor_id: actor.id.as_str(),
             display_name: actor.display_name.as_ref().map(KeyName::as_str),
             metadata: actor.metadata.as_ref().map(Metadata::raw),
+            rate_limit_policies: rate_limit_policies_out(&actor.rate_policies),
             suspension: SuspensionOut::in_force(actor.suspension.as_deref(), now),
             create_time: actor.recorded.map(|recorded| recorded.created.to_rfc3339()),
             update_time: actor.recorded.map(|recorded| recorded.updated.to_rfc3339()),
@@ -140,7 +153,13 @@ impl<'a> ActorOut<'a> {
             issued_api_key_count: keys.issued.min(most),
             imported_api_key_count: keys.imported.min(most),
             has_more: keys.issued > most || keys.imported > most,
+            warnings: vec![],
         }
+    }
+
+    /// Adds what the settings keep from working.
+    pub(crate) fn with_warnings(self, warnings: Vec<&'static str>) -> Self {
+        Self { warnings, ..self }
     }
 }
 
@@ -159,6 +178,11 @@ pub(crate) struct ActorBody {
     /// repeated names, numbers that a double represents (integers within 2^53 - 1).
     #[schemars(with = "Option<Map<String, Value>>")]
     metadata: Option<Box<RawValue>>,
+    /// Limits of the actor, which count the uses of all its keys together; the list replaces the
+    /// whole. Their `scope` is `ACTOR`.
+    #[serde(default, deserialize_with = "objects")]
+    #[schemars(length(max = RatePolicies::MAX))]
+    rate_limit_policies: Option<Vec<NamedRateLimitPolicy>>,
     /// Ignored.
     #[schemars(with = "Option<Map<String, Value>>")]
     suspension: Option<Map<String, Value>>,
@@ -176,7 +200,12 @@ pub(crate) struct ActorBody {
     imported_api_key_count: Option<u64>,
     /// Ignored.
     has_more: Option<bool>,
+    /// Ignored.
+    warnings: Option<Vec<String>>,
 }
+
+/// Fields that an update may change.
+const UPDATABLE: [&str; 3] = ["display_name", "metadata", "rate_limit_policies"];
 
 /// Returns the changes that the query's `update_mask` selects from the body; without a mask, those
 /// that the body sets.
@@ -191,8 +220,11 @@ pub(crate) fn actor_update(
         _ => return Err(ApiError::field("query", "must be one update_mask or empty")),
     };
     let fields: Vec<&str> = mask.split(',').filter(|_| !mask.is_empty()).collect();
-    if !fields.iter().all(|field| ["display_name", "metadata", "*"].contains(field)) {
-        return Err(ApiError::field("update_mask", "may name display_name and metadata, or be *"));
+    if !fields.iter().all(|field| UPDATABLE.contains(field) || *field == "*") {
+        return Err(ApiError::field(
+            "update_mask",
+            "may name display_name, metadata and rate_limit_policies, or be *",
+        ));
     }
     if body.actor_id.as_ref().is_some_and(|id| !id.is_empty() && id != actor) {
         return Err(ApiError::field("actor_id", "is not the one of the path"));
@@ -209,6 +241,10 @@ pub(crate) fn actor_update(
     }
     if names("metadata", body.metadata.is_some()) {
         update.metadata = Some(metadata(body.metadata.as_deref())?);
+    }
+    let limits = body.rate_limit_policies.unwrap_or_default();
+    if names("rate_limit_policies", !limits.is_empty()) {
+        update.rate_policies = Some(actor_limits(limits)?);
     }
     Ok(update)
 }

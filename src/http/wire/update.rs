@@ -31,7 +31,7 @@ const UPDATABLE: [&str; 6] =
 const UPDATABLE_BY_NAME: [&str; 4] = ["expire_time", "ttl", "credits", "role"];
 
 /// The other fields of the resource.
-const NOT_UPDATABLE: [&str; 19] = [
+const NOT_UPDATABLE: [&str; 20] = [
     "key_id",
     "actor_id",
     "visibility",
@@ -46,6 +46,7 @@ const NOT_UPDATABLE: [&str; 19] = [
     "warnings",
     "suspension",
     "actor_suspension",
+    "actor_rate_limit_policies",
     "created_by",
     "updated_by",
     "revoked_by",
@@ -101,10 +102,11 @@ pub(crate) struct KeyBody {
     /// Ignored.
     #[schemars(extend("format" = "date-time"))]
     update_time: Option<String>,
-    /// Time of expiry. Counts only if `update_mask` names it.
+    /// Time of expiry. It counts if `update_mask` names it; without a mask, unless the body is a
+    /// key that was read (it has a `create_time`).
     #[schemars(extend("format" = "date-time"))]
     expire_time: Option<String>,
-    /// Lifetime from now, such as `24h`. Counts only if `update_mask` names it.
+    /// Lifetime from now, such as `24h`. The mask `*` doesn't name it.
     ttl: Option<String>,
     /// Ignored.
     #[schemars(extend("format" = "date-time"))]
@@ -127,6 +129,9 @@ pub(crate) struct KeyBody {
     /// Ignored.
     #[schemars(with = "Option<Map<String, Value>>")]
     actor_suspension: Option<Map<String, Value>>,
+    /// Ignored: update the actor.
+    #[schemars(with = "Option<Vec<Map<String, Value>>>")]
+    actor_rate_limit_policies: Option<IgnoredAny>,
     /// Ignored.
     created_by: Option<String>,
     /// Ignored.
@@ -244,6 +249,8 @@ fn mask_error(problem: &str) -> ApiError {
 pub(crate) fn update(mask: &UpdateMask, body: KeyBody) -> Result<(Fixed, Update), ApiError> {
     let named = |field, populated| mask.names(field, populated);
     let full = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    // A key that is sent back after it was read keeps its end and its credits.
+    let was_read = body.create_time.is_some();
     let mut fixed = Fixed { key_id: body.key_id.filter(|id| !id.is_empty()), ..Fixed::default() };
     if *mask == UpdateMask::Populated {
         // Clients that send back a response send these as well.
@@ -278,13 +285,12 @@ pub(crate) fn update(mask: &UpdateMask, body: KeyBody) -> Result<(Fixed, Update)
     let has_list = body.rate_limit_policies.as_ref().is_some_and(|policies| !policies.is_empty());
     let list = named("rate_limit_policies", has_list).then(|| body.rate_limit_policies.unwrap_or_default());
     (update.rate_policy, update.rate_policies) = rate_limit_changes(alias, list)?;
-    let sets_credits = body.credits.is_some() && body.create_time.is_none();
-    if named("credits", sets_credits) {
+    if named("credits", body.credits.is_some() && !was_read) {
         update.credits = Some(credits(body.credits.unwrap_or_default())?);
     }
     update.expiry = expiry(
-        named("expire_time", false).then_some(body.expire_time.as_deref()),
-        named("ttl", false).then_some(body.ttl.as_deref()),
+        named("expire_time", full(&body.expire_time) && !was_read).then_some(body.expire_time.as_deref()),
+        named("ttl", full(&body.ttl)).then_some(body.ttl.as_deref()),
     )?;
     Ok((fixed, update))
 }
@@ -353,16 +359,21 @@ mod tests {
     }
 
     #[test]
-    fn an_expiry_counts_only_by_name() {
+    fn an_expiry_counts_by_name_or_where_nothing_was_read() {
         let body = r#"{"expire_time":"2031-01-01T00:00:00Z","ttl":"1h"}"#;
-        for mask in ["", "*", "name"] {
+        for mask in ["*", "name"] {
             let body = body.replace('{', r#"{"name":"n","#);
             assert_eq!(changes(mask, &body).expiry, None, "{mask}");
         }
         let time = crate::clock::Timestamp::from_rfc3339("2031-01-01T00:00:00Z").unwrap();
+        let alone = r#"{"expire_time":"2031-01-01T00:00:00Z"}"#;
+        assert_eq!(changes("", alone).expiry, Some(Expiry::At(time)));
+        let read = alone.replace('{', r#"{"create_time":"2026-01-01T00:00:00Z","#);
+        assert_eq!(changes("", &read).expiry, None);
         assert_eq!(changes("expire_time", body).expiry, Some(Expiry::At(time)));
         let hour = std::time::Duration::from_secs(3_600);
         assert_eq!(changes("issued_api_key.ttl", body).expiry, Some(Expiry::After(hour)));
+        assert_eq!(changes("", r#"{"ttl":"1h"}"#).expiry, Some(Expiry::After(hour)));
         let refused = |mask_text, body| {
             let body = serde_json::from_str(body).unwrap();
             super::update(&mask(mask_text).unwrap(), body).unwrap_err().field

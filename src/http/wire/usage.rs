@@ -127,6 +127,14 @@ impl From<UsageReport> for UsageOut {
     }
 }
 
+impl SelfUsageOut {
+    /// Adds what the settings keep the key from.
+    pub(crate) fn with_warnings(mut self, warnings: Vec<&'static str>) -> Self {
+        self.key.warnings = warnings;
+        self
+    }
+}
+
 impl From<SelfUsage> for SelfUsageOut {
     fn from(SelfUsage { key, report }: SelfUsage) -> Self {
         let key_id = key.id.to_string();

@@ -6,6 +6,16 @@ use serde::Serialize;
 use crate::caller::{Caller, Proof};
 use crate::key::NetworkId;
 
+/// A network of the server.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "NetworkOfServer")]
+struct NetworkOut {
+    /// Host by which it is reached.
+    hostname: String,
+    /// Id.
+    network_id: String,
+}
+
 /// The caller, and what it may do.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "WhoamiResponse")]
@@ -24,6 +34,10 @@ pub(crate) struct WhoamiOut<'a> {
     network_id: String,
     /// Ids of the operations that the role may call.
     operations: Vec<&'static str>,
+    /// All networks of the server, for callers with the role `admin`; absent without multitenancy.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Option<Vec<NetworkOut>>")]
+    networks: Vec<NetworkOut>,
 }
 
 impl<'a> WhoamiOut<'a> {
@@ -42,6 +56,16 @@ impl<'a> WhoamiOut<'a> {
             role: caller.role.name(),
             network_id: network.to_string(),
             operations,
+            networks: vec![],
         }
+    }
+
+    /// Adds the networks that an admin may look after, by host.
+    pub(crate) fn with_networks<'h>(self, networks: impl Iterator<Item = (&'h str, NetworkId)>) -> Self {
+        let mut networks: Vec<NetworkOut> = networks
+            .map(|(host, id)| NetworkOut { hostname: host.to_owned(), network_id: id.to_string() })
+            .collect();
+        networks.sort_by(|one, other| one.hostname.cmp(&other.hostname));
+        Self { networks, ..self }
     }
 }

@@ -185,6 +185,8 @@ fn postgres(dsn: &mut Dsn, name: &str, value: &str) -> PassedOn {
 /// Applies a parameter that tells what poolers stand before PostgreSQL.
 fn pooling(dsn: &mut Dsn, name: &str, value: &str) -> PassedOn {
     let prepares = match (name, value) {
+        // Ory's choice of a pool; here is one, and it finds out whether a pooler stands before it.
+        ("pool_mode", "standard" | "advanced") => return Ok(None),
         ("pool_mode", "session") => true,
         ("pool_mode", "transaction") => false,
         ("pool_mode", _) => {

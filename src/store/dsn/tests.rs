@@ -220,6 +220,8 @@ fn poolers_are_named_by_the_dsn_or_detected() {
         ("prefer_simple_protocol=true", Some(false)),
         ("pool_mode=transaction", Some(false)),
         ("pool_mode=session", Some(true)),
+        ("pool_mode=standard", None),
+        ("pool_mode=advanced", None),
         ("pgbouncer=true", Some(false)),
         ("binary_parameters=yes", Some(false)),
     ] {

@@ -200,6 +200,17 @@ async fn totals_are_counted_on_request() {
         assert_eq!(page["total_size"], count, "{parameters:?}");
         assert_eq!(page.get("total_size_is_estimate"), None, "{parameters:?}");
     }
+    // What is estimated is exact where the only page has it all.
+    for (query, count) in [("Back", 1), ("nothing", 0)] {
+        let page = page(&talos, &[("query", query), ("total", "true")]).await;
+        let listed = page["issued_api_keys"].as_array().map_or(0, Vec::len);
+        assert_eq!(
+            (&page["total_size"], page.get("total_size_is_estimate")),
+            (&listed.into(), None),
+            "{query}"
+        );
+        assert!(listed >= count, "{query}");
+    }
     let message = talos.admin.get(&path(ISSUED, &[("total", "maybe")])).await.expect_bad_request();
     assert!(message.contains("total"), "{message}");
 }

@@ -40,11 +40,19 @@ async fn a_key_is_prolonged_even_when_it_has_expired() {
     let moved = patch(&talos, &key, "expire_time,name", json!({ "expire_time": end, "name": "b" })).await;
     let moved = moved.expect(200).json();
     assert_eq!((moved.text("/expire_time"), moved.text("/name")), (&*end, "b"));
-    // Without its name in the mask, the end stays.
-    for mask in ["", "*"] {
-        let body = json!({ "expire_time": "2034-01-01T00:00:00Z", "name": "c" });
+    // A key that is sent back after it was read, and the mask for everything, leave the end alone.
+    for (mask, created) in [("", json!("2026-01-01T00:00:00Z")), ("*", json!(null))] {
+        let body = json!({ "expire_time": "2034-01-01T00:00:00Z", "name": "c", "create_time": created });
         assert_eq!(patch(&talos, &key, mask, body).await.expect(200).json().text("/expire_time"), end);
     }
+    // Without a mask, what the body sets counts.
+    let moved = patch(&talos, &key, "", json!({ "ttl": "2h" })).await.expect(200).json();
+    let left = unix_seconds(moved.text("/expire_time")) - unix_now();
+    assert!((7_100.0..=7_201.0).contains(&left), "{left}");
+    let moved = patch(&talos, &key, "", json!({ "expire_time": end })).await.expect(200).json();
+    assert_eq!(moved.text("/expire_time"), end);
+    let both = json!({ "expire_time": end, "ttl": "2h" });
+    patch(&talos, &key, "", both).await.expect_bad_request();
     talos.revoke(&key).await;
     let late = patch(&talos, &key, "ttl", json!({ "ttl": "2h" })).await;
     late.expect_error(409, "FAILED_PRECONDITION");

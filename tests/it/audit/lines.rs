@@ -73,6 +73,8 @@ async fn each_operation_has_its_lines() {
     );
     assert_eq!(outcome.at("/events/0/TokenID"), derived.at("/token/claims/jti"));
     assert_eq!(outcome["events"][0]["metadata.token_type"], "jwt");
+    assert_eq!(outcome["events"][0]["metadata.algorithm"], "EdDSA");
+    assert_eq!(outcome["events"][0]["metadata.ttl"], "60");
 
     let rotated = send(&talos, Call::post(&format!("{path}:rotate"))).await.expect(201).json();
     let new = rotated.text("/issued_api_key/key_id");
@@ -81,6 +83,8 @@ async fn each_operation_has_its_lines() {
     assert_eq!(outcome.text("/events/0/event"), "IssuedAPIKeyRotated");
     assert_eq!((outcome.text("/events/0/APIKeyID"), outcome.text("/events/0/RotatedFrom")), (new, &*id));
     assert_eq!(outcome["events"][0]["metadata.previous_key_id"], id);
+    assert_eq!(outcome["events"][0]["metadata.old_key_id"], id);
+    assert!(outcome["events"][0]["metadata.old_expires_at"].is_string(), "{outcome:#}");
 
     let body = json!({ "reason": "REVOCATION_REASON_KEY_COMPROMISE" });
     let revoke = format!("{ISSUED}/{new}:revoke");
@@ -103,6 +107,11 @@ async fn each_operation_has_its_lines() {
     let (_, outcome) = last(&setup);
     assert_eq!((outcome.text("/outcome"), outcome.text("/reason")), ("refused", "API_KEY_EXISTS"));
     assert_eq!(outcome.text("/events/0/event"), "APIKeyImportFailed");
+    let failed = &outcome["events"][0];
+    assert_eq!(
+        (&failed["metadata.index"], &failed["metadata.error_code"]),
+        (&json!("0"), &json!("API_KEY_EXISTS"))
+    );
     let batch =
         json!({ "requests": [body, { "name": "n", "actor_id": "a", "raw_key": "legacy-key-2" }, {}] });
     send(&talos, Call::post(&format!("{IMPORTED}:batchCreate")).json(&batch)).await.expect(200);
@@ -151,6 +160,7 @@ async fn each_operation_has_its_lines() {
     let (intent, outcome) = last(&setup);
     assert_eq!((intent.text("/operation"), intent["keys"].clone()), ("self_revoke", json!([key.id])));
     assert_eq!(outcome.text("/events/0/event"), "IssuedAPIKeyRevoked");
+    assert_eq!(outcome["events"][0]["metadata.initiated_by"], "self");
 
     send(&talos, Call::new("DELETE", &format!("{ISSUED}/{}", key.id))).await.expect(204);
     let (intent, outcome) = last(&setup);

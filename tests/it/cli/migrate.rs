@@ -16,7 +16,7 @@ fn on_the_database_under_test() -> Option<Setup> {
 }
 
 /// Names of all steps of the schema.
-const STEPS: [&str; 11] = [
+const STEPS: [&str; 12] = [
     "keys",
     "audit heads",
     "additive counts and retries",
@@ -28,6 +28,7 @@ const STEPS: [&str; 11] = [
     "additive finding",
     "additive events",
     "additive imported hashes",
+    "additive actor limits",
 ];
 /// Version of the schema with all of them.
 const LAST: i64 = STEPS.len() as i64;

@@ -71,6 +71,31 @@ async fn unreachable_servers_get_a_cross_and_serving_says_the_same() {
     }
 }
 
+/// The socket of another process stops a start; its audit log doesn't, as a file beside it is used.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_process_holds_is_told() {
+    let first = Setup::new();
+    let held = |setup: Setup| {
+        let path = |name: &str| first.path(name).display().to_string();
+        setup
+            .set("TALOS_SERVE_HTTP_SOCKET", &path("admin.sock"))
+            .set("TALOS_AUDIT_FILE", &path("audit.jsonl"))
+    };
+    let _running = held(first.clone()).start().await;
+    let second = held(setup());
+    assert!(second.run(&["migrate", "up"]).await.status.success());
+    let checked = second.run(&CONNECT).await;
+    let told = out(&checked);
+    assert_eq!(checked.status.code(), Some(1), "{told}{}", err(&checked));
+    assert!(told.contains("✓ audit.file: ") && told.contains("writes a file beside it"), "{told}");
+    let line = told.lines().find(|line| line.starts_with("✗ ")).must(&told);
+    assert!(line.contains("serve.http.socket") && line.contains("set another path"), "{line}");
+    let refused = second.refused().await;
+    assert!(refused.contains("admin.sock") && refused.contains("in use"), "{refused}");
+    let free = second.unset("TALOS_SERVE_HTTP_SOCKET");
+    assert!(free.run(&CONNECT).await.status.success());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_secret_serving_would_fail_and_so_does_this() {
     let setup = setup().unset("TALOS_SECRETS_HMAC_CURRENT");

@@ -11,7 +11,7 @@ use crate::rig::support::Must;
 use crate::rig::talos::HMAC_SECRET;
 
 /// A configuration, the key of its problem, the line of that key, and a part of the advice.
-type Mistake = (&'static str, &'static str, usize, &'static str);
+pub(super) type Mistake = (&'static str, &'static str, usize, &'static str);
 
 const KEYS: &[Mistake] = &[
     ("sevre: {http: {port: 1}}", "sevre", 1, "did you mean serve?"),
@@ -124,30 +124,37 @@ const NAMED: &[Mistake] = &[
 async fn check_and_serve_name_key_line_and_cure() {
     let mistakes: Vec<&Mistake> = [KEYS, VALUES, NAMED].into_iter().flatten().collect();
     assert!(mistakes.len() >= 40, "{}", mistakes.len());
-    for (yaml, key, line, cure) in mistakes {
-        let setup = with_file(yaml).set("TALOS_SECRETS_HMAC_CURRENT", HMAC_SECRET);
-        std::fs::write(setup.path("other"), "neither a list of keys nor PEM nor YAML: {").must("a file");
-        let checked = setup.run(&["config", "check", "talos.yaml"]).await;
-        let told = err(&checked);
-        assert_eq!(checked.status.code(), Some(64), "{yaml}: {told}");
-        let problem = told.lines().find(|told| told.starts_with(key));
-        let problem = problem.must(&format!("{key} in\n{told}"));
-        assert!(problem.contains(&format!("line {line} ")) && problem.contains(cure), "{yaml}: {problem}");
-
-        let served = setup.run(&["serve", "--config", "talos.yaml"]).await;
-        assert_eq!(served.status.code(), Some(64), "{yaml}: {}", err(&served));
-        assert!(err(&served).contains(problem), "{yaml}: {problem}\nbut serve says\n{}", err(&served));
-
-        let checked = setup.run(&["config", "check", "talos.yaml", "--format", "json"]).await;
-        let json: Value = serde_json::from_str(&out(&checked)).must(&out(&checked));
-        let found = json["findings"].as_array().must("findings");
-        let found = found
-            .iter()
-            .find(|finding| finding["path"].as_str().is_some_and(|path| path.starts_with(key)))
-            .must(&out(&checked));
-        assert_eq!((&found["line"], &found["severity"]), (&Value::from(*line), &"error".into()), "{found}");
-        assert!(found["column"].is_u64() && found["message"].is_string(), "{found}");
+    for mistake in mistakes {
+        is_found(mistake).await;
     }
+}
+
+/// Demands that a mistake is found with its key, line and cure, and that `serve` refuses it with
+/// the same words.
+pub(super) async fn is_found((yaml, key, line, cure): &Mistake) {
+    let setup = with_file(yaml).set("TALOS_SECRETS_HMAC_CURRENT", HMAC_SECRET);
+    std::fs::write(setup.path("other"), "neither a list of keys nor PEM nor YAML: {").must("a file");
+    std::fs::create_dir(setup.path("directory")).must("a directory");
+    let checked = setup.run(&["config", "check", "talos.yaml"]).await;
+    let told = err(&checked);
+    assert_eq!(checked.status.code(), Some(64), "{yaml}: {told}");
+    let problem = told.lines().find(|told| told.starts_with(key));
+    let problem = problem.must(&format!("{key} in\n{told}"));
+    assert!(problem.contains(&format!("line {line} ")) && problem.contains(cure), "{yaml}: {problem}");
+
+    let served = setup.run(&["serve", "--config", "talos.yaml"]).await;
+    assert_eq!(served.status.code(), Some(64), "{yaml}: {}", err(&served));
+    assert!(err(&served).contains(problem), "{yaml}: {problem}\nbut serve says\n{}", err(&served));
+
+    let checked = setup.run(&["config", "check", "talos.yaml", "--format", "json"]).await;
+    let json: Value = serde_json::from_str(&out(&checked)).must(&out(&checked));
+    let found = json["findings"].as_array().must("findings");
+    let found = found
+        .iter()
+        .find(|finding| finding["path"].as_str().is_some_and(|path| path.starts_with(key)))
+        .must(&out(&checked));
+    assert_eq!((&found["line"], &found["severity"]), (&Value::from(*line), &"error".into()), "{found}");
+    assert!(found["column"].is_u64() && found["message"].is_string(), "{found}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ const MODULE: &str = "- name: talos.late\n  typed_config:\n    \
     dynamic_module_config: { name: talos_module }\n    filter_name: accelerator";
 
 /// The finding, its severity, and the changes that cause it.
-const FAULTS: [(&str, &str, &[Change]); 11] = [
+const FAULTS: [(&str, &str, &[Change]); 12] = [
     ("accelerator-condition", "error", &[Without("filter_enabled_metadata:")]),
     ("accelerator-condition", "error", &[Without("invert: true")]),
     ("accelerator-condition", "error", &[Replace("invert: true", "invert: false")]),
@@ -29,6 +29,7 @@ const FAULTS: [(&str, &str, &[Change]); 11] = [
         "warning",
         &[Without("- name: talos.accelerator"), Before("- name: talos.trailers", MODULE)],
     ),
+    ("accelerator-unchecked", "warning", &[After("- match: { prefix: / }", UNCHECKED_ROUTE)]),
     ("accelerator-idle", "warning", &[Without("talos.accelerator:")]),
     ("fail-open", "error", &[Replace("failure_mode_allow: false", "failure_mode_allow: true")]),
 ];
@@ -37,6 +38,10 @@ const FAULTS: [(&str, &str, &[Change]); 11] = [
 const CONTEXT_IN_ROUTE: &str = "  typed_per_filter_config:\n    envoy.filters.http.ext_authz:\n      \
     \"@type\": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute\n      \
     check_settings: { context_extensions: { talos.scopes: \"reports:read\" } }";
+
+/// Route whose requests aren't checked.
+const UNCHECKED_ROUTE: &str = "  typed_per_filter_config:\n    envoy.filters.http.ext_authz:\n      \
+    \"@type\": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute\n      disabled: true";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_fault_beside_the_accelerator_is_found() {

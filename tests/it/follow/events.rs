@@ -307,3 +307,64 @@ async fn parameters_that_mean_nothing_are_refused() {
         talos.admin.get(&format!("{EVENTS}?{query}")).await.expect_error(400, "BAD_REQUEST");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_chooses_events_and_goes_on_behind_all_others() {
+    let talos = Setup::new().start().await;
+    let key = talos.issue(json!({})).await;
+    let other = talos.issue(json!({ "actor_id": "bob" })).await;
+    let rotated = call(&talos, &key.id, "rotate", json!({})).await;
+    let successor = rotated.text("/issued_api_key/key_id").to_owned();
+    call(&talos, &other.id, "suspend", json!({})).await;
+    call(&talos, &successor, "revoke", json!({})).await;
+    talos.admin.post(&format!("{ACTOR}:suspend"), &json!({})).await.expect(200);
+    let all = page(&talos, "after=oldest").await;
+    for (query, expected) in [
+        (
+            "type=talos.key.suspended,talos.actor.suspended",
+            vec!["talos.key.suspended", "talos.actor.suspended"],
+        ),
+        (&*format!("key_id={successor}"), vec!["talos.key.rotated", "talos.key.revoked"]),
+        ("actor_id=bob", vec!["talos.key.issued", "talos.key.suspended"]),
+        ("actor_id=alice&type=talos.key.revoked", vec!["talos.key.revoked"]),
+        ("actor_id=bob&type=talos.key.revoked", vec![]),
+    ] {
+        let chosen = page(&talos, &format!("after=oldest&{query}")).await;
+        assert_eq!(types(&events(&chosen)), expected, "{query}");
+        assert_eq!(chosen["next"], all["next"], "{query}: what isn't chosen was read");
+    }
+    // One by one, pages without a chosen event lead on.
+    let (mut place, mut found, mut pages) = ("oldest".to_owned(), vec![], 0);
+    loop {
+        let query = format!("after={place}&page_size=1&type=talos.key.revoked");
+        let page = page(&talos, &query).await;
+        found.extend(events(&page));
+        place = page.text("/next").to_owned();
+        pages += 1;
+        if page["has_more"] == false {
+            break;
+        }
+        assert!(pages < 20, "it has no end");
+    }
+    assert_eq!(types(&found), ["talos.key.revoked"]);
+    // A reader that waits is woken by what it has chosen, not by others' events.
+    let waits = format!("{EVENTS}?after={place}&wait=30s&actor_id=bob");
+    let waiting = talos.admin.get(&waits);
+    let resumes = async {
+        talos.admin.post(&format!("{ACTOR}:resume"), &json!({})).await.expect(200);
+        call(&talos, &other.id, "resume", json!({})).await;
+    };
+    let (woken, ()) = tokio::join!(waiting, resumes);
+    assert_eq!(types(&events(&woken.expect(200).json())), ["talos.key.resumed"]);
+    // Credits that are set are a change, and its values are told.
+    let credits = json!({ "credits": { "remaining": "9", "refill": { "amount": "5", "every": "week" } } });
+    talos.patch(&format!("{ISSUED}/{}", other.id), &credits).await.expect(200);
+    let again = json!({ "credits": { "remaining": "3", "refill": { "amount": "5", "every": "week" } } });
+    talos.patch(&format!("{ISSUED}/{}", other.id), &again).await.expect(200);
+    let set = events(&page(&talos, "after=oldest&type=talos.key.updated").await);
+    let (first, second) = (change(&set[0], "credits"), change(&set[1], "credits"));
+    assert_eq!((first.get("before"), first.text("/after/refill/at")), (None, "mon 00:00"));
+    assert_eq!((second.text("/before/remaining"), second.text("/after/remaining")), ("9", "3"));
+    let error = talos.admin.get(&format!("{EVENTS}?type=talos.key.lost")).await.expect_bad_request();
+    assert!(error.starts_with("type: must be types of events"), "{error}");
+}

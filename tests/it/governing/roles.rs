@@ -74,6 +74,28 @@ async fn a_role_becomes_the_scopes_of_its_set() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn policies_and_roles_in_force_are_listed() {
+    let cli = Cli::on(setup()).await;
+    let listed = cli.talos.admin.get("/v2alpha1/admin/policies").await.expect(200).json();
+    let roles = json!({ "reader": ["orders:read", "invoices:read"], "writer": ["orders:*"] });
+    assert_eq!(listed["roles"], roles);
+    assert_eq!(listed.text("/issuance_policies/0/name"), "readers");
+    assert_eq!(listed.text("/issuance_policies/0/match/role"), "reader");
+    // What is listed can be checked against.
+    let candidates = json!({ "issuance_policies": listed["issuance_policies"] });
+    cli.talos.admin.post("/v2alpha1/admin/policies:check", &candidates).await.expect(200);
+    let table = cli.line("policy list").await.ok();
+    assert!(
+        table.contains("readers") && table.contains("max_ttl: 1h") && table.contains("orders:*"),
+        "{table}"
+    );
+    assert_eq!(cli.line("policy list --format json").await.json(), listed);
+    let none = Setup::new().start().await;
+    let none = none.admin.get("/v2alpha1/admin/policies").await.expect(200).json();
+    assert_eq!(none, json!({ "issuance_policies": [], "roles": {} }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_command_line_has_it() {
     let cli = Cli::on(setup()).await;
     let issued = cli.line("keys issue backend --actor user:42 --role writer --format json").await.json();

@@ -3,6 +3,7 @@
 use std::fs;
 
 use serde_json::json;
+use sqlx::{AnyConnection, Connection, Executor};
 
 use crate::rig::check::Check;
 use crate::rig::support::{Json, Must, until};
@@ -124,4 +125,19 @@ async fn the_log_of_the_earlier_file_is_not_applied_to_a_restored_one() {
         until("what the backup lacks is unknown", async || (!passes(talos, &lost).await).then_some(())).await;
     }
     assert_eq!(setup.number("SELECT count(*) FROM api_keys").await, 3, "the backup's, and one of each");
+}
+
+/// A program that has the file open and never lets go of it keeps a start out, which says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_beside_a_removed_log_says_what_to_end() {
+    let setup = setup();
+    setup.start().await.stop().await;
+    sqlx::any::install_default_drivers();
+    let mut held = AnyConnection::connect(setup.dsn()).await.must("opening the file");
+    held.execute("CREATE TABLE held (a INTEGER)").await.must("a change in the log");
+    fs::remove_file(setup.path("talos.db-wal")).must("removing the log");
+    let told = setup.refused().await;
+    assert!(told.contains("talos.db-wal was removed") && told.contains("end every process"), "{told}");
+    held.close().await.must("closing the file");
+    setup.start().await;
 }

@@ -332,7 +332,10 @@ async fn limits_that_are_not_enforced_are_reported() {
     assert_eq!(answer["warnings"], json!([told]));
     talos.patch(&path, &answer).await.expect(200);
     let listed = talos.admin.get(ISSUED).await.expect(200).json();
-    assert!(listed.at("/issued_api_keys/0").get("warnings").is_none());
+    assert_eq!(listed.at("/issued_api_keys/0/warnings"), &json!([told]));
+    let own = Call::get("/v2alpha1/usage:self").bearer(issued.text("/secret"));
+    let own = talos.public.send(Version::Http1, own).await.expect(200).json();
+    assert_eq!(own.at("/key/warnings"), &json!([told]), "its holder learns it, too");
     let edge = json!([{ "name": "edge", "quota": "1", "window": "60s", "enforce": "ENVOY" }]);
     let changed = talos.patch(&path, &json!({ "rate_limit_policies": edge })).await.expect(200);
     assert_eq!((changed.header("warning"), changed.json().get("warnings")), (None, None));

@@ -183,7 +183,8 @@ async fn forged_token(stack: Stack, over: Version) {
 /// Forged trailers, which arrive after the check, are removed. Others reach an upstream that speaks
 /// HTTP/2.
 async fn forged_in_trailers(stack: Stack, over: Version) {
-    let names = IDENTITY.iter().chain(&["x-talos-foo", "authorization"]);
+    let names =
+        IDENTITY.iter().chain(&["x-talos-foo", "x.talos.actor.id", "x~talos!key-id", "authorization"]);
     let forge = |call: Call| names.clone().fold(call, |call, name| call.trailer(name, "mallory"));
     for base in [stack.edge, stack.to_http2, stack.lax_to_http2] {
         assert_trailers_are_ours(&stack, base, over, &forge).await;

@@ -235,6 +235,26 @@ async fn a_file_that_is_no_export_is_named_with_its_place_and_the_cure() {
         assert!(ran.stderr.contains(told) && ran.stderr.contains("export: "), "{told}: {ran:#?}");
         assert!(!ran.stderr.contains("s3cret"), "{ran:#?}");
     }
+    // Files of Windows begin with a byte order mark and end lines with two characters.
+    for (source, text) in [
+        ("csv", "\u{feff}key,actor_id\r\n\"windows-csv-1234\",\"a\r\nb\"\r\nwindows-csv-5678,alice\r\n"),
+        (
+            "unkey",
+            "\u{feff}{\"plaintext\":\"windows-json-1\",\"externalId\":\"a\"}\r\n{\"plaintext\":\"windows-json-2\",\"externalId\":\"a\"}\r\n",
+        ),
+        (
+            "kong",
+            "\u{feff}consumers:\r\n- username: a\r\n  keyauth_credentials:\r\n  - key: windows-yaml-1\r\n",
+        ),
+    ] {
+        std::fs::write(setup.path("export"), text).must("an export");
+        let ran = Ran::from(setup.run(&["migrate", "from", source, "export"]).await);
+        ran.expect(i32::from(source == "csv"));
+    }
+    for key in ["windows-csv-5678", "windows-json-1", "windows-json-2", "windows-yaml-1"] {
+        assert_eq!(talos.verify(key).await["is_valid"], true, "{key}");
+    }
+    assert_eq!(talos.verify("windows-csv-1234").await["is_valid"], false, "its actor has a line break");
     // Whoever acts isn't named: an option says so.
     std::fs::write(setup.path("export"), "key\nnobody-key-1234\n").must("an export");
     let ran = Ran::from(setup.run(&["migrate", "from", "csv", "export"]).await).expect(1);

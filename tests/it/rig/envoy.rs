@@ -21,6 +21,18 @@ pub struct Envoy {
     admin: Base,
 }
 
+/// Program, and threads for requests.
+pub struct Launch {
+    pub program: String,
+    pub threads: &'static str,
+}
+
+impl Default for Launch {
+    fn default() -> Self {
+        Self { program: variable("TALOS_TEST_ENVOY"), threads: "1" }
+    }
+}
+
 impl Envoy {
     /// Starts Envoy in front of an upstream; `changes` are further replacements in the text of its
     /// configuration.
@@ -30,8 +42,19 @@ impl Envoy {
 
     /// Starts Envoy with one of our configurations.
     pub async fn start_as(file: &str, upstream: u16, authz: Base, changes: &[(&str, &str)]) -> Envoy {
+        Envoy::start_with(&Launch::default(), file, upstream, authz, changes).await
+    }
+
+    /// Starts one of the Envoys with one of our configurations.
+    pub async fn start_with(
+        launch: &Launch,
+        file: &str,
+        upstream: u16,
+        authz: Base,
+        changes: &[(&str, &str)],
+    ) -> Envoy {
         for _ in 0..5 {
-            if let Some(envoy) = Envoy::try_start(file, upstream, authz, changes).await {
+            if let Some(envoy) = Envoy::try_start(launch, file, upstream, authz, changes).await {
                 return envoy;
             }
         }
@@ -39,7 +62,13 @@ impl Envoy {
     }
 
     /// Starts Envoy; None when another process took one of its ports meanwhile.
-    async fn try_start(file: &str, upstream: u16, authz: Base, changes: &[(&str, &str)]) -> Option<Envoy> {
+    async fn try_start(
+        launch: &Launch,
+        file: &str,
+        upstream: u16,
+        authz: Base,
+        changes: &[(&str, &str)],
+    ) -> Option<Envoy> {
         let dir = tempfile::tempdir().must("a directory for Envoy");
         let (edge, admin) = (Base::local(free_port()), Base::local(free_port()));
         let mut config = std::fs::read_to_string(file).must(file);
@@ -56,10 +85,10 @@ impl Envoy {
         let file = dir.path().join("envoy.yaml");
         std::fs::write(&file, config).must("writing Envoy's configuration");
 
-        let mut command = Command::new(variable("TALOS_TEST_ENVOY"));
+        let mut command = Command::new(&launch.program);
         command.arg("-c").arg(&file).args([
             "--concurrency",
-            "1",
+            launch.threads,
             "--disable-hot-restart",
             "--log-level",
             "warning",
@@ -84,9 +113,18 @@ impl Envoy {
 }
 
 impl Envoy {
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
     /// Returns its output, with the access log.
     pub fn log(&self) -> String {
         self.process.log()
+    }
+
+    /// Returns what it says of its certificates.
+    pub async fn certificates(&self) -> String {
+        self.admin.send(Version::Http1, Call::get("/certs")).await.expect(200).text()
     }
 
     /// Returns the value of a counter.

@@ -15,12 +15,20 @@ pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
     Box::new(ClockSet { instance: one_instance(chance, focus), ahead_millis })
 }
 
+impl ClockSet {
+    fn set(&self, stage: &Stage<'_>, micros: i64) {
+        for thread in [self.instance, stage.world.envoy_thread(self.instance)] {
+            stage.world.scheduler.set_wall_offset(thread, micros);
+        }
+    }
+}
+
 impl Fault for ClockSet {
     fn begin(&self, stage: &Stage<'_>) {
-        stage.world.scheduler.set_wall_offset(self.instance, self.ahead_millis * 1_000);
+        self.set(stage, self.ahead_millis * 1_000);
     }
 
     fn end(&self, stage: &Stage<'_>) {
-        stage.world.scheduler.set_wall_offset(self.instance, 0);
+        self.set(stage, 0);
     }
 }

@@ -1,5 +1,6 @@
 //! Sequences of faults, each of which begins when the one before has had its effect.
 
+use super::module_stream::{Kind, ModuleStream};
 use super::partition::Partition;
 use super::slow::Slow;
 use super::stall::Stall;
@@ -23,7 +24,8 @@ pub fn stalled_outage(chance: &mut Chance, focus: usize) -> Vec<Step> {
     let mut millis = chance.within(19_000, 30_000);
     let is_suspend = chance.percent(30);
     for _ in 0..chance.within(2, 5) {
-        let loses_connections = chance.percent(50);
+        // A short one doesn't.
+        let loses_connections = chance.percent(50) && millis > 5_000;
         let stall = Stall { instance, millis, is_suspend, loses_connections };
         steps.push(Step { after, millis, fault: Box::new(stall) });
         // As long as a poll takes, near or far.
@@ -32,6 +34,22 @@ pub fn stalled_outage(chance: &mut Chance, focus: usize) -> Vec<Step> {
             true => chance.within(120, 1_500),
             false => chance.within(5_500, 7_000),
         };
+    }
+    steps
+}
+
+/// A machine stands still for long, then runs for moments only: it wakes to dead connections, and
+/// may stand still again while it waits for an answer on a new one.
+pub fn fitful_sleep(chance: &mut Chance, focus: usize) -> Vec<Step> {
+    let instance = one_instance(chance, focus);
+    let is_suspend = chance.percent(15);
+    let mut steps = vec![];
+    let (mut after, mut millis) = (0, chance.within(6_500, 12_000));
+    for _ in 0..chance.within(2, 5) {
+        let stall = Stall { instance, millis, is_suspend, loses_connections: chance.percent(90) };
+        steps.push(Step { after, millis, fault: Box::new(stall) });
+        after += millis + if chance.percent(80) { chance.within(2, 25) } else { chance.within(25, 150) };
+        millis = chance.within(5_100, 7_000);
     }
     steps
 }
@@ -47,6 +65,17 @@ pub fn late_answers(chance: &mut Chance, focus: usize) -> Vec<Step> {
     vec![
         Step { after: 0, millis, fault: Box::new(slow) },
         Step { after: millis, millis: chance.within(6_000, 10_000), fault: Box::new(partition) },
+    ]
+}
+
+/// A module's stream becomes slow, then nothing comes on it.
+pub fn silent_module(chance: &mut Chance, focus: usize) -> Vec<Step> {
+    let longest = chance.within(300, 4_500);
+    let (slow, held) = (chance.within(1_000, 6_000), chance.within(5_500, 9_000));
+    let fault = |kind, millis| Box::new(ModuleStream { instance: focus, kind, millis });
+    vec![
+        Step { after: 0, millis: slow, fault: fault(Kind::Slow(longest * 3 / 4, longest), slow) },
+        Step { after: slow, millis: held, fault: fault(Kind::Held, held) },
     ]
 }
 

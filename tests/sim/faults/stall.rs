@@ -27,7 +27,11 @@ impl Fault for Stall {
     fn begin(&self, stage: &Stage<'_>) {
         let scheduler = &stage.world.scheduler;
         match self.is_suspend {
-            true => scheduler.suspend(self.instance, self.millis * 1_000),
+            true => {
+                let envoy = stage.world.envoy_thread(self.instance);
+                let threads = [self.instance, envoy].into_iter();
+                threads.for_each(|thread| scheduler.suspend(thread, self.millis * 1_000));
+            }
             false => scheduler.stop(self.instance, self.millis * 1_000),
         }
         if self.loses_connections {

@@ -34,15 +34,17 @@ pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
 }
 
 pub(super) fn switchover(chance: &mut Chance, focus: usize) -> Switchover {
-    let lost = *chance.one_of(&[0, 0, 1, 2, 4, 9]);
+    let lost = *chance.one_of(&[0, 0, 0, 1, 2, 4, 9, 60]);
     let old = *chance.one_of(&[Old::GoesDown, Old::Follows, Old::IsReadOnly, Old::GoesOn, Old::GoesOn]);
     // Of two servers that both take themselves for the primary, nobody can know the right one.
     let is_late = !matches!(old, Old::GoesOn) && chance.percent(50);
     let late = if is_late { some_instances(chance, focus) } else { vec![] };
     let is_refused = !is_late && chance.percent(50);
     let refused = if is_refused { some_instances(chance, focus) } else { vec![] };
-    let others: Vec<usize> = (0..INSTANCES).filter(|instance| !refused.contains(instance)).collect();
-    let reset = if chance.percent(50) { others } else { vec![] };
+    let others = (0..INSTANCES).filter(|instance| !refused.contains(instance));
+    // Some go on with the old server while others have noticed already.
+    let percent = *chance.one_of(&[0, 0, 50, 50, 100]);
+    let reset = others.filter(|_| chance.percent(percent)).collect();
     Switchover { lost, old, late, refused, reset }
 }
 

@@ -23,7 +23,8 @@ pub fn judge(history: &History, plan: &Plan) -> Vec<Violation> {
         let (mode, since) = (mode.name(), history.truth.get(key).and_then(|states| states.last()));
         let since = since
             .map_or(String::new(), |(at, active)| format!(", active: {active} since {:.3} s", seconds(*at)));
-        let text = format!("instance {instance} ({mode}) said {answer:?} for {}{since}", &key[..8]);
+        let by = if check.by_module { "the module at instance" } else { "instance" };
+        let text = format!("{by} {instance} ({mode}) said {answer:?} for {}{since}", &key[..8]);
         Violation { at, text }
     };
     history.checks.iter().filter(is_wrong).map(violation).collect()
@@ -37,5 +38,9 @@ fn bound(check: &Checked, history: &History, plan: &Plan) -> u64 {
     let lately = terms.lease + (terms.lease + terms.poll) * 2;
     let is_outage = check.mode != Mode::Fresh
         && history.was_hurt(check.instance, check.at.saturating_sub(lately), check.at);
-    terms.lease + if is_outage { terms.grace } else { 0 }
+    let more = match check.mode {
+        Mode::Relayed => terms.relay,
+        _ => terms.grace,
+    };
+    terms.lease + if is_outage { more } else { 0 }
 }

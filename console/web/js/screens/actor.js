@@ -4,6 +4,7 @@ import { call } from "../api.js";
 import { curl } from "../commands.js";
 import { html, useLoad, useState } from "../html.js";
 import { Icon } from "../icons.js";
+import { limitWords } from "../keystate.js";
 import { listKeys } from "../listing.js";
 import { keyLink, link } from "../router.js";
 import { may } from "../session.js";
@@ -28,6 +29,7 @@ export function ActorScreen({ id }) {
       <div class="actions">${may("adminIssueApiKey") && html`<a class="button" href=${link(["issue"], { actor: id })}><${Icon} name="plus" />Issue a key</a>`}
       ${data.suspension ? may("adminResumeActor") && html`<button class="button primary" onClick=${() => setDialog("resume")}><${Icon} name="play" />Resume all</button>`
         : may("adminSuspendActor") && html`<button class="button danger" onClick=${() => setDialog("suspend")}><${Icon} name="pause" />Suspend all</button>`}</div></div>
+    ${data.rate_limit_policies && html`<${Notice} title="Limits of all its keys together"><p>${data.rate_limit_policies.map((limit) => limitWords(limit)).join("; ")}${data.warnings?.length ? `. ${data.warnings.join(" ")}` : ""}</p><//>`}
     ${data.suspension && html`<${Notice} tone="warn" icon="ban" title=${`All its keys are refused${data.suspension.until ? ` until ${shortDate(data.suspension.until)}` : " until the actor is resumed"}`}>
       <p>${shown(data.suspension.reason ?? "No reason was given")}${data.suspension.suspended_by ? `, by ${shown(data.suspension.suspended_by)}` : ""}, <${Time} at=${data.suspension.suspended_at} />.</p><//>`}`}<//>
     <section class="card" aria-label="Keys of the actor"><header><h2>Keys</h2><a class="small" href=${link(["keys", "issued"], { actor: id })}>Search in them</a></header>

@@ -68,5 +68,10 @@ function Facts({ title, facts, wide = false }) {
 function Networks() {
   const { networks } = session;
   return html`<section class="card" aria-label="Networks"><header><h2>Networks</h2></header><div class="card-body">
-    ${networks?.length ? html`<ul>${networks.map((one) => html`<li><a href=${`https://${one}/console/`} rel="noreferrer">${shown(one)}</a></li>`)}</ul>` : html`<p>This page shows the network of the host <b class="mono">${location.host}</b>. Others are reached under their own hosts (multitenancy), each with its own console.</p>`}</div></section>`;
+    ${networks.length > 0 ? html`<ul>${networks.map((one) => html`<li>${one.network_id === session.network ? html`<b>${shown(one.hostname)}</b>, this one` : html`<a href=${consoleOf(one.hostname)} rel="noreferrer">${shown(one.hostname)}</a>`} <span class="muted mono small">${one.network_id}</span></li>`)}</ul>` : html`<p>This page shows the network of the host <b class="mono">${location.host}</b>. Others are reached under their own hosts (multitenancy), each with its own console.</p>`}</div></section>`;
+}
+
+/** The console of another network: the same server by another host. */
+function consoleOf(hostname) {
+  return `${location.protocol}//${hostname}${location.port ? `:${location.port}` : ""}/console/`;
 }

@@ -2,9 +2,10 @@
 
 import { Problem, call } from "../api.js";
 import { cli, curl } from "../commands.js";
-import { LimitField, TTLS, TokenField, addressProblem, metadataProblem, scopeProblem } from "../fields.js";
+import { CreditsField, LimitField, TTLS, TokenField, addressProblem, creditsOf, creditsProblem, metadataProblem, scopeProblem } from "../fields.js";
 import { html, useLoad, useState } from "../html.js";
 import { listKeys } from "../listing.js";
+import { Demands, demandedScopes, loadPolicies } from "../policies.js";
 import { go, keyLink } from "../router.js";
 import { may } from "../session.js";
 import { exactTime, relativeTime } from "../time.js";
@@ -22,12 +23,13 @@ export async function inUse(signal) {
   return { scopes: ranked(keys.map((key) => key.scopes)), actors: ranked(keys.map((key) => [key.actor_id])) };
 }
 
-const EMPTY = { name: "", actor: "", scopes: [], ttl: "2160h", end: "", cidrs: [], quota: "", window: "60s", visibility: "KEY_VISIBILITY_SECRET", metadata: "" };
+const EMPTY = { name: "", actor: "", role: "", scopes: [], credits: "", refill: "", ttl: "2160h", end: "", cidrs: [], quota: "", window: "60s", visibility: "KEY_VISIBILITY_SECRET", metadata: "" };
 
 /** Returns the request of a form, without what is unset. */
 export function requestOf(form, now = Date.now()) {
   const body = { name: form.name.trim(), actor_id: form.actor.trim() };
-  if (form.scopes.length) body.scopes = form.scopes;
+  if (form.role) body.role = form.role;
+  else if (form.scopes.length) body.scopes = form.scopes;
   if (form.ttl === "date") {
     // The day counts to its end.
     const seconds = Math.floor((new Date(`${form.end}T23:59:59Z`).getTime() - now) / 1000);
@@ -35,6 +37,8 @@ export function requestOf(form, now = Date.now()) {
   } else if (form.ttl) body.ttl = form.ttl;
   if (form.cidrs.length) body.ip_restriction = { allowed_cidrs: form.cidrs };
   if (form.quota) body.rate_limit_policy = { quota: form.quota, window: form.window, unit: "requests" };
+  const credits = creditsOf(form);
+  if (credits) body.credits = credits;
   if (form.visibility !== "KEY_VISIBILITY_SECRET") body.visibility = form.visibility;
   if (form.metadata.trim() && !metadataProblem(form.metadata)) body.metadata = JSON.parse(form.metadata);
   return body;
@@ -49,6 +53,7 @@ function problemsOf(form) {
   if (form.scopes.some(scopeProblem)) problems.scopes = "One of the scopes can't be.";
   if (form.cidrs.some(addressProblem)) problems.cidrs = "One of the addresses can't be.";
   if (form.quota && !/^[1-9]\d*$/.test(form.quota)) problems.quota = "Must be a whole number.";
+  if (creditsProblem(form.credits, form.refill)) problems.credits = creditsProblem(form.credits, form.refill);
   if (metadataProblem(form.metadata)) problems.metadata = `Metadata ${metadataProblem(form.metadata)}`;
   return problems;
 }
@@ -58,6 +63,7 @@ export function Issue({ query }) {
   const [tried, setTried] = useState(false);
   const [state, setState] = useState({ busy: false, problem: null, answer: null });
   const known = useLoad(inUse, []);
+  const policies = useLoad(loadPolicies, []);
   if (!may("adminIssueApiKey")) return html`<div class="page"><h1>Issue a key</h1><${Notice} title="Your role can't issue keys"><p>It takes the role issuer: serve.http.auth.roles gives it.</p><//></div>`;
   if (state.answer) return html`<${Issued} answer=${state.answer} />`;
   const set = (changes) => setForm({ ...form, ...changes });
@@ -65,6 +71,8 @@ export function Issue({ query }) {
   const problems = problemsOf(form);
   const wrong = (name) => (tried ? problems[name] : "") || (state.problem instanceof Problem ? shown(state.problem.at(SERVER_NAMES[name])) : "");
   const body = requestOf(form);
+  const roles = policies.data?.roles ?? {};
+  const suggested = [...new Set([...demandedScopes(policies.data, body), ...(known.data?.scopes ?? [])])];
   const submit = async (event) => {
     event.preventDefault();
     setTried(true);
@@ -89,10 +97,13 @@ export function Issue({ query }) {
           <datalist id="actors">${(known.data?.actors ?? []).slice(0, 50).map((actor) => html`<option value=${actor} />`)}</datalist>
         </div></section>
         <section class="card"><header><h2>What it may do</h2></header><div class="card-body stack">
-          <${TokenField} id="scopes" label="Scopes" hint="Enter, comma or space ends one. Without scopes it only passes routes that need none." items=${form.scopes} onChange=${(scopes) => set({ scopes })}
-            check=${scopeProblem} suggestions=${known.data?.scopes ?? []} placeholder="orders:read" />
+          ${Object.keys(roles).length > 0 && html`<${Field} id="role" label="Named set of scopes" hint=${form.role ? `Gives it ${roles[form.role].map(shown).join(", ") || "no scopes"}` : "A set of the configuration, in place of single scopes"}>${(props) => html`<select class="input" ...${props} value=${form.role} onChange=${input("role")}>
+            <option value="" selected=${form.role === ""}>none: scopes below</option>${Object.keys(roles).map((name) => html`<option value=${name} selected=${name === form.role}>${shown(name)}</option>`)}</select>`}<//>`}
+          ${!form.role && html`<${TokenField} id="scopes" label="Scopes" hint="Enter, comma or space ends one. Without scopes it only passes routes that need none." items=${form.scopes} onChange=${(scopes) => set({ scopes })}
+            check=${scopeProblem} suggestions=${suggested} placeholder="orders:read" />`}
           <${TokenField} id="cidrs" label="Addresses" hint="Addresses or blocks such as 10.0.0.0/8. Empty allows all." items=${form.cidrs} onChange=${(cidrs) => set({ cidrs })} check=${addressProblem} placeholder="any address" />
           <${LimitField} quota=${form.quota} window=${form.window} onChange=${set} />
+          <${CreditsField} credits=${form.credits} refill=${form.refill} onChange=${set} />
         </div></section>
         <section class="card"><header><h2>How long</h2></header><div class="card-body stack">
           <${Choices} name="ttl" legend="Ends after" options=${[...TTLS, { value: "", label: "The server's default" }, { value: "date", label: "A day" }]} value=${form.ttl} onChange=${(ttl) => set({ ttl })} />
@@ -109,12 +120,12 @@ export function Issue({ query }) {
         ${state.problem && html`<${Failure} problem=${state.problem} />`}
         <div class="actions"><button class="button primary" type="submit" disabled=${state.busy}>${state.busy ? "Issuing" : "Issue the key"}</button><a class="button quiet" href="#/keys/issued">Cancel</a></div>
       </div>
-      <div class="stack"><${Preview} body=${body} /></div>
+      <div class="stack"><${Demands} of=${policies.data} body=${body} /><${Preview} body=${body} /></div>
     </form>
   </div>`;
 }
 
-const SERVER_NAMES = { name: "name", actor: "actor_id", scopes: "scopes", end: "ttl", cidrs: "ip_restriction", metadata: "metadata" };
+const SERVER_NAMES = { name: "name", actor: "actor_id", scopes: "scopes", end: "ttl", cidrs: "ip_restriction", quota: "rate_limit_policy", credits: "credits", role: "role", metadata: "metadata" };
 
 function endWords(body) {
   if (!body.ttl) return "The server's default counts: credentials.api_keys.default_ttl.";

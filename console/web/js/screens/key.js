@@ -145,7 +145,7 @@ function Facts({ of: key, used }) {
     ${fact("Actor", html`<a href=${link(["actors", key.actor_id])}>${shown(key.actor_id)}</a>`)}
     ${fact("Scopes", html`<${Tags} items=${key.scopes} most=${20} />`)}
     ${fact("Addresses", cidrs?.length ? html`<${Tags} items=${cidrs} most=${20} />` : "any")}
-    ${fact("Limits", limits.length ? limits.map((limit) => html`<div>${shown(limit.quota)} per ${windowWords(limit.window)} <span class="muted small">${limit.name}${limit.scope === "RATE_LIMIT_SCOPE_ACTOR" ? ", over all keys of the actor" : ""}</span></div>`) : "none")}
+    ${fact("Limits", limits.length ? limits.map((limit) => html`<div>${shown(limit.quota)} per ${windowWords(limit.window)} <span class="muted small">${limit.name}${limit.scope === "ACTOR" ? ", over all keys of the actor" : ""}</span></div>`) : "none")}
     ${key.credits && fact("Credits", creditWords(key.credits))}
     ${fact("Last used", html`<${Time} at=${used.last_used_time ?? key.last_used_time} />${key.last_used_address ? html` from <span class="mono">${key.last_used_address}</span>` : ""}`)}
     ${used.count !== undefined && fact("Requests, all counted", count(Number(used.count)))}

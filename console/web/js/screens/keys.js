@@ -47,6 +47,7 @@ export function Keys({ kind, query }) {
   return html`<div class="page">
     <div class="head"><div><h1>Keys</h1><p>${total ? html`${total.isEstimate ? "About " : ""}${plural(total.number, "key")}${isFiltered ? " found" : ""}` : "Who may call, for what, from where and until when"}</p></div>
       <div class="actions"><${Export} kind=${kind} asked=${asked} />
+        ${kind === "imported" && may("adminImportApiKey") && html`<a class="button" href="#/import"><${Icon} name="plus" />Import a key</a>`}
         ${may("adminIssueApiKey") && html`<a class="button primary" href="#/issue"><${Icon} name="plus" />Issue a key <kbd>n</kbd></a>`}</div></div>
     <${Filters} kind=${kind} asked=${asked} change=${change} />
     ${list.data?.here > 0 && html`<${Notice} title=${`The newest ${count(list.data.here)} keys were looked through`}><p>This server can't search by itself. Choose an actor or a state to look through fewer.</p><//>`}

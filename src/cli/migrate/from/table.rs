@@ -42,9 +42,11 @@ pub(super) fn read(text: &str) -> Result<Export, String> {
     let names: Vec<String> = header.fields.iter().map(|name| column(name)).collect();
     let has = |column: &str| names.iter().any(|name| name == column);
     if !has("key") && !has("hash") {
-        return Err(
-            "line 1: names no column `key` and none `hash`; the first line must name the columns".to_owned()
-        );
+        let cure = match names[..] {
+            [ref only] if only.contains([';', '\t']) => "fields must be separated by commas",
+            _ => "the first line must name the columns",
+        };
+        return Err(format!("line 1: names no column `key` and none `hash`; {cure}"));
     }
     for (index, name) in names.iter().enumerate() {
         if names[..index].contains(name) {
@@ -232,6 +234,10 @@ mod tests {
         for (text, problem) in [
             ("", "is empty"),
             ("name,actor\n", "line 1: names no column"),
+            (
+                "key;name\na;b\n",
+                "line 1: names no column `key` and none `hash`; fields must be separated by commas",
+            ),
             ("key,api_key\n", "line 1: the column key stands there twice"),
             ("key,name\na\n", "line 2: has 1 fields, and the header 2"),
         ] {

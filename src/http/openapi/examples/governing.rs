@@ -2,7 +2,20 @@
 
 use serde_json::json;
 
-use super::common::{Example, ISSUED_ID, both};
+use super::common::{Example, ISSUED_ID, answered, both};
+
+pub(super) fn list_policies() -> Example {
+    let policy = json!({
+        "name": "short-lived",
+        "match": { "visibility": "secret" },
+        "max_ttl": "720h",
+        "require_ttl": true,
+        "required_metadata": [],
+        "require_ip_restriction": false,
+        "apply": "new",
+    });
+    answered(json!({ "issuance_policies": [policy], "roles": { "reader": ["orders:read"] } }))
+}
 
 pub(super) fn check_policies() -> Example {
     let policy =

@@ -3,6 +3,9 @@
 use super::Change::{After, Before, Replace, Without};
 use super::{EXT_AUTHZ, Fault, HTTP2_UPSTREAM, LAST_ROUTE, OTHER_LISTENER, ROUTER, STRIP, TRAILERS};
 
+/// The regular expression of earlier configurations, which other spellings pass.
+const OLDER_TRAILERS: super::Change = Replace("x[^a-z0-9]talos[^a-z0-9].*", "x[-_]talos[-_].*");
+
 pub(super) const FAULTS: &[Fault] = &[
     (
         "route-disabled",
@@ -111,6 +114,8 @@ pub(super) const FAULTS: &[Fault] = &[
     ),
     ("forged-trailers", "note", &[Without(TRAILERS)]),
     ("forged-trailers", "note", &[Replace("- remove: authorization", "- remove: te")]),
+    ("forged-trailers", "note", &[OLDER_TRAILERS]),
+    ("forged-trailers", "warning", &[OLDER_TRAILERS, HTTP2_UPSTREAM]),
     ("forged-trailers", "error", &[Without(TRAILERS), HTTP2_UPSTREAM]),
     (
         "forged-trailers",

@@ -1,0 +1,48 @@
+//! Checks of paths that a configuration names, before anything is opened.
+
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+/// Longest path of a Unix socket, in bytes (Linux).
+const MAX_SOCKET_PATH_BYTES: usize = 107;
+
+/// Checks that the directory of a file is there, and that the file isn't a directory.
+///
+/// # Errors
+/// With the key before the reason.
+pub(super) fn file(key: &str, path: &Path) -> Result<(), String> {
+    directory_of(key, path)?;
+    match path.is_dir() {
+        true => Err(format!("{key}: {} is a directory", path.display())),
+        false => Ok(()),
+    }
+}
+
+/// Checks that a socket can be made at a path.
+///
+/// # Errors
+/// With the key before the reason.
+pub(super) fn socket(key: &str, path: &Path) -> Result<(), String> {
+    let length = path.as_os_str().as_bytes().len();
+    if length > MAX_SOCKET_PATH_BYTES {
+        return Err(format!(
+            "{key}: has {length} bytes, and a socket's path {MAX_SOCKET_PATH_BYTES} at most"
+        ));
+    }
+    directory_of(key, path)?;
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            Err(format!("{key}: {} is there and no socket, so it isn't replaced", path.display()))
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+fn directory_of(key: &str, path: &Path) -> Result<(), String> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    match parent {
+        Some(parent) if !parent.is_dir() => Err(format!("{key}: there is no directory {}", parent.display())),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,240 @@
+//! Settings that don't go together: those that can't work are problems, those that have no effect,
+//! or hardly the one that was meant, get a warning.
+
+use std::time::Duration;
+
+use super::admin::AuthMode;
+use super::cache::CacheType;
+use super::credential_source::CredentialSource;
+use super::error::Problems;
+use super::model::Config;
+use super::routes::PathMatch;
+use super::serve::Cors;
+use crate::duration::to_text;
+
+/// Longest lease without a warning.
+const MAX_USUAL_LEASE: Duration = Duration::from_secs(60);
+/// Shortest time between polls without a warning.
+const MIN_USUAL_POLL: Duration = Duration::from_millis(10);
+/// Smallest cache in memory without a warning, in bytes.
+const MIN_USUAL_CACHE: u64 = 64 * 1024;
+
+/// Headers that requests need for something else, so no key can be taken out of them.
+const NOT_FOR_KEYS: [&str; 6] =
+    ["host", "connection", "content-length", "content-type", "transfer-encoding", "te"];
+
+/// Finds settings that contradict each other.
+pub(super) fn check(config: &Config) -> Problems {
+    let mut problems = Problems::new();
+    let mut add = |key: &str, message: &str| problems.push((key.to_owned(), message.to_owned()));
+    let tls = &config.cache.redis.tls;
+    match (&tls.cert_file, &tls.key_file) {
+        (Some(_), None) => add("cache.redis.tls.key_file", "is needed beside cert_file"),
+        (None, Some(_)) => add("cache.redis.tls.cert_file", "is needed beside key_file"),
+        _ => {}
+    }
+    if config
+        .credentials
+        .issuer
+        .as_deref()
+        .is_some_and(|issuer| !issuer.is_empty() && issuer.trim() != issuer)
+    {
+        add("credentials.issuer", "must not begin or end with white space: verifiers compare it as it is");
+    }
+    for (index, source) in config.authz.sources.iter().enumerate() {
+        if let CredentialSource::Header { name, .. } = source
+            && NOT_FOR_KEYS.contains(&name.as_str())
+        {
+            let key = format!("authz.sources[{index}]");
+            add(&key, "must not be a header that requests need for something else; choose another");
+        }
+    }
+    problems
+}
+
+/// Finds settings that have no effect, or hardly the one that was meant.
+pub(super) fn warnings(config: &Config, admin: bool) -> Problems {
+    let mut found = Problems::new();
+    if admin {
+        roles(config, &mut found);
+    }
+    bounds(config, &mut found);
+    unused(config, &mut found);
+    secrets(config, &mut found);
+    origins("serve.http.cors", &config.serve.http.cors, &mut found);
+    origins("serve.public.cors", &config.serve.public.cors, &mut found);
+    routes(config, &mut found);
+    found
+}
+
+fn add(found: &mut Problems, key: &str, message: impl Into<String>) {
+    found.push((key.to_owned(), message.into()));
+}
+
+fn roles(config: &Config, found: &mut Problems) {
+    let auth = &config.serve.http.auth;
+    let names_somebody = [&auth.roles.viewer, &auth.roles.issuer, &auth.roles.admin]
+        .into_iter()
+        .any(|names| !names.is_empty());
+    if auth.mode == AuthMode::None && names_somebody {
+        let message = "has no effect with serve.http.auth.mode none, which gives every caller the role admin: set \
+                       the mode";
+        add(found, "serve.http.auth.roles", message);
+    }
+}
+
+fn bounds(config: &Config, found: &mut Problems) {
+    let consistency = &config.consistency;
+    if consistency.lease > MAX_USUAL_LEASE {
+        let lease = to_text(consistency.lease);
+        add(
+            found,
+            "consistency.lease",
+            format!("lets a revoked key pass for up to {lease}; 5s is the default"),
+        );
+    }
+    if consistency.poll < MIN_USUAL_POLL && !consistency.poll.is_zero() {
+        let message =
+            "makes each process ask the database more than a hundred times a second; 1s is the default";
+        add(found, "consistency.poll", message);
+    }
+    if config.cache.kind != CacheType::Noop && config.cache.memory.max_size < MIN_USUAL_CACHE {
+        let message = "is in bytes, and so small that hardly a key is kept; 104857600 is the default";
+        add(found, "cache.memory.max_size", message);
+    }
+}
+
+fn unused(config: &Config, found: &mut Problems) {
+    let tls = &config.cache.redis.tls;
+    let has_tls_settings = tls.ca_file.is_some() || tls.cert_file.is_some() || tls.server_name.is_some();
+    if tls.enabled != Some(true) && has_tls_settings {
+        add(found, "cache.redis.tls", "has no effect without cache.redis.tls.enabled: true");
+    }
+    if config.audit.key.is_some() && config.audit.file.is_none() {
+        add(found, "audit.key", "has no effect without audit.file");
+    }
+    let tenancy = &config.multitenancy;
+    match (tenancy.enabled, tenancy.networks.is_empty()) {
+        (true, true) => {
+            add(
+                found,
+                "multitenancy.networks",
+                "is empty, so every request is answered with 404: list the hosts",
+            );
+        }
+        (false, false) => {
+            add(found, "multitenancy.networks", "has no effect without multitenancy.enabled: true");
+        }
+        _ => {}
+    }
+}
+
+fn secrets(config: &Config, found: &mut Problems) {
+    let (hmac, audit) = (&config.secrets.hmac, &config.audit);
+    for (key, current, retired) in
+        [("secrets.hmac", &hmac.current, &hmac.retired), ("audit.key", &audit.key, &audit.key_retired)]
+    {
+        let Some(current) = current else { continue };
+        let (list, name) = match key {
+            "audit.key" => ("audit.key_retired", "audit.key"),
+            _ => ("secrets.hmac.retired", "secrets.hmac.current"),
+        };
+        for (index, entry) in retired.iter().enumerate() {
+            if entry.value.expose() == current.expose() {
+                add(found, &format!("{list}[{index}]"), format!("is {name} as well: remove it here"));
+            }
+        }
+    }
+}
+
+/// Finds origins that no browser sends.
+fn origins(key: &str, cors: &Cors, found: &mut Problems) {
+    if !cors.enabled {
+        return;
+    }
+    for (index, origin) in cors.allowed_origins.iter().enumerate() {
+        let is_origin = match origin.split_once("://") {
+            _ if origin == "*" || origin == "null" => true,
+            Some((_, rest)) => !rest.is_empty() && !rest.contains('/'),
+            None => false,
+        };
+        if !is_origin {
+            let message = "matches no origin: write scheme and host, and the port if it isn't the scheme's, as in \
+                           https://app.example.com";
+            add(found, &format!("{key}.allowed_origins[{index}]"), message);
+        }
+    }
+}
+
+/// Finds paths with a `*`, which stands for itself.
+fn routes(config: &Config, found: &mut Problems) {
+    for (index, route) in config.authz.routes.iter().enumerate() {
+        let path = match &route.path {
+            Some(PathMatch::Exact(path) | PathMatch::Prefix(path) | PathMatch::Template(path)) => path,
+            None => continue,
+        };
+        if path.split('/').any(|segment| segment == "*" || segment == "**") {
+            let message = "has a *, which stands for itself: write {prefix: /a} for all below /a, or {template: \
+                           /a/{any}} for one segment";
+            add(found, &format!("authz.routes[{index}].path"), message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::tests::load_with;
+
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn settings_without_effect_get_a_warning() {
+        for (yaml, key) in [
+            ("serve: {http: {auth: {roles: {admin: [a]}}}}", "serve.http.auth.roles: has no effect"),
+            ("consistency: {lease: 100h}", "consistency.lease: lets a revoked key pass for up to 100h"),
+            ("consistency: {poll: 1us}", "consistency.poll: makes each process"),
+            ("cache: {memory: {max_size: 100}}", "cache.memory.max_size: is in bytes"),
+            ("cache: {redis: {tls: {server_name: a}}}", "cache.redis.tls: has no effect"),
+            (&format!("audit: {{key: {SECRET}}}"), "audit.key: has no effect"),
+            ("multitenancy: {enabled: true}", "multitenancy.networks: is empty"),
+            (
+                "multitenancy: {networks: [{hostname: a, id: 6ba7b810-9dad-41d1-80b4-00c04fd430c8}]}",
+                "multitenancy.networks: has no effect",
+            ),
+            (
+                &format!("secrets: {{hmac: {{current: {SECRET}, retired: [{SECRET}]}}}}"),
+                "secrets.hmac.retired[0]: is secrets.hmac.current as well",
+            ),
+            (
+                "serve: {http: {cors: {enabled: true, allowed_origins: ['https://a', b.example]}}}",
+                "serve.http.cors.allowed_origins[1]: matches no origin",
+            ),
+            (
+                "serve: {public: {cors: {enabled: true, allowed_origins: ['https://a/']}}}",
+                "serve.public.cors.allowed_origins[0]: matches no origin",
+            ),
+            ("authz: {routes: [{path: {prefix: '/a/*'}}]}", "authz.routes[0].path: has a *"),
+        ] {
+            let warnings = load_with(yaml, &[]).unwrap().warnings;
+            let told: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+            assert!(told.iter().any(|told| told.starts_with(key)), "{yaml}: {told:?}");
+            assert!(!told.concat().contains(SECRET), "{told:?}");
+        }
+        for yaml in ["", "serve: {http: {cors: {enabled: true, allowed_origins: ['https://*.a.example']}}}"] {
+            assert!(load_with(yaml, &[]).unwrap().warnings.is_empty(), "{yaml}");
+        }
+    }
+
+    #[test]
+    fn settings_that_cannot_work_are_refused() {
+        for (yaml, expected) in [
+            ("cache: {redis: {tls: {enabled: true, cert_file: a}}}", "cache.redis.tls.key_file: is needed"),
+            ("cache: {redis: {tls: {enabled: true, key_file: a}}}", "cache.redis.tls.cert_file: is needed"),
+            ("credentials: {issuer: ' '}", "credentials.issuer: must not begin or end with white space"),
+            ("authz: {sources: [{header: Host}]}", "authz.sources[0]: must not be a header"),
+        ] {
+            let text = load_with(yaml, &[]).expect_err(yaml).to_string();
+            assert!(text.starts_with(expected), "{yaml}: {text}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! More planted mistakes, by kind: what people write in YAML, types, sizes, URLs, paths, other
+//! words for keys, and placeholders. Then what is accepted with a warning.
+
+use super::mistakes::{Mistake, is_found};
+use super::{err, out, with_file};
+use crate::rig::authority::Authority;
+use crate::rig::support::Must;
+use crate::rig::talos::HMAC_SECRET;
+
+const YAML: &[Mistake] = &[
+    ("log:\n  level: info\n format: json", "talos.yaml", 3, "indented otherwise"),
+    ("log: {level: info\n", "talos.yaml", 2, "a { has no }"),
+    ("authz: {sources: [{header: a}\n", "talos.yaml", 2, "a [ has no ]"),
+    ("log:\n  level: 'info\n", "talos.yaml", 3, "a quoted text has no end"),
+    ("log: level: info", "talos.yaml", 1, "put the text in quotes"),
+    ("log:\n  level: info\n  level: debug", "talos.yaml", 3, "remove one"),
+    ("log: *base", "talos.yaml", 1, "in quotes"),
+    ("log:\n  <<: {level: info}", "log.<<", 1, "write its keys out"),
+    ("log: {level: info}\n---\nlog: {level: debug}", "talos.yaml", 2, "remove the line `---`"),
+    ("cache: memory", "cache", 1, "must be a mapping"),
+];
+
+const TYPES: &[Mistake] = &[
+    ("serve:\n  http:\n    port: 010", "serve.http.port", 3, "write 10,"),
+    ("serve:\n  http:\n    port: 1_000", "serve.http.port", 3, "write 1000,"),
+    ("serve:\n  http:\n    port: '4420'", "serve.http.port", 3, "write 4420,"),
+    ("serve:\n  http:\n    port: 4420.0", "serve.http.port", 3, "write 4420,"),
+    ("serve:\n  http:\n    port: -1", "serve.http.port", 3, "from 0 to 65535"),
+    ("serve:\n  http:\n    port: [4420]", "serve.http.port", 3, "from 0 to 65535"),
+    ("serve:\n  http:\n    port: 99999999999999999999", "talos.yaml", 3, "out of range"),
+    ("rate_limit:\n  enabled: on", "rate_limit.enabled", 2, "write true,"),
+    ("cache:\n  enabled: 'false'", "cache.enabled", 2, "write false,"),
+    ("credentials:\n  issuer: 5", "credentials.issuer", 2, "put it in quotes"),
+    ("credentials:\n  issuer: ' https://a'", "credentials.issuer", 2, "white space"),
+    ("cache:\n  ttl: 5 minutes", "cache.ttl", 2, "s, m, h, d"),
+    ("cache:\n  ttl: -5m", "cache.ttl", 2, "has no sign"),
+    ("cache:\n  ttl: 99999999999999999h", "cache.ttl", 2, "at most"),
+    ("cache:\n  memory:\n    max_size: 100MB", "cache.memory.max_size", 3, "write 100000000,"),
+    ("tracing:\n  enabled: true\n  sample_rate: 50%", "tracing.sample_rate", 3, "write 0.5"),
+    ("serve:\n  http:\n    allowed_hosts: keys.example", "serve.http.allowed_hosts", 3, "write a list"),
+    ("authz:\n  routes: {mode: off}", "authz.routes", 2, "begin each entry with"),
+    ("authz:\n  routes:\n    - {path: /a}", "authz.routes[0].path", 3, "as in {prefix: /orders}"),
+    ("authz:\n  sources:\n    - authorization", "authz.sources[0]", 3, "as in {header: x-api-key}"),
+    ("authz:\n  routes:\n    - {scopes: [a, b]}", "authz.routes[0].scopes", 3, "write one text"),
+];
+
+const NAMES: &[Mistake] = &[
+    ("log:\n  level: WARNING", "log.level", 2, "did you mean warn?"),
+    (
+        "serve:\n  http:\n    client_ip_source: X_FORWARDED_FOR",
+        "serve.http.client_ip_source",
+        3,
+        "did you mean CLIENT_IP_SOURCE_X_FORWARDED_FOR?",
+    ),
+    ("authz:\n  routes:\n    - {methds: [GET]}", "authz.routes[0].methds", 3, "did you mean methods?"),
+    (
+        "multitenancy:\n  networks:\n    - {hostnme: a, id: x}",
+        "multitenancy.networks[0].hostnme",
+        3,
+        "hostname?",
+    ),
+    (
+        "issuance_policies:\n  - {name: a, allowd_scopes: [a]}",
+        "issuance_policies[0].allowd_scopes",
+        2,
+        "allowed_scopes?",
+    ),
+    ("db:\n  max_conns: 25", "db.max_conns", 2, "a parameter of db.dsn"),
+    ("log_level: debug", "log_level", 1, "did you mean log.level"),
+    ("serve:\n  grpc: {port: 1}", "serve.grpc", 2, "did you mean serve.authz?"),
+    ("serve:\n  http:\n    tls: {cert: a}", "serve.http.tls.cert", 3, "serve.http.tls.cert_file?"),
+    ("serve:\n  public:\n    listen: ':4421'", "serve.public.listen", 3, "host and port of serve.public?"),
+    (
+        "credentials:\n  api_keys:\n    ttl: 5h",
+        "credentials.api_keys.ttl",
+        3,
+        "credentials.api_keys.default_ttl",
+    ),
+    ("cache:\n  redis: {url: a}", "cache.redis.url", 2, "did you mean cache.redis.addrs?"),
+];
+
+const REFERENCES: &[Mistake] = &[
+    ("tracing:\n  enabled: true\n  endpoint: ftp://x", "tracing.endpoint", 3, "must be a URL"),
+    ("db:\n  dsn: mysql://u:p@h", "db.dsn", 2, "must name a database"),
+    ("db:\n  dsn: sqlite://directory", "db.dsn", 2, "is a directory"),
+    (
+        "db:\n  dsn: 'postgres://u:p@h/d?sslmode=verify-full&sslrootcert=/none.crt'",
+        "db.dsn",
+        2,
+        "name a PEM file",
+    ),
+    ("serve:\n  authz:\n    socket: other", "serve.authz.socket", 3, "name another path"),
+    (
+        "serve:\n  authz:\n    socket: /tmp/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        "serve.authz.socket",
+        3,
+        "107 at most",
+    ),
+    ("authz:\n  sources:\n    - {header: Host}", "authz.sources[0]", 3, "choose another"),
+    (
+        "cache:\n  redis: {tls: {enabled: true, cert_file: a}}",
+        "cache.redis.tls.key_file",
+        2,
+        "is needed beside",
+    ),
+    (
+        "secrets:\n  hmac:\n    retired: ['${OLD}']",
+        "secrets.hmac.retired[0]",
+        3,
+        "set TALOS_SECRETS_HMAC_RETIRED",
+    ),
+    ("serve:\n  http:\n    port: ${PORT}", "serve.http.port", 3, "set TALOS_SERVE_HTTP_PORT"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mistakes_of_yaml_are_found() {
+    for mistake in YAML {
+        is_found(mistake).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mistakes_of_types_are_found() {
+    for mistake in TYPES {
+        is_found(mistake).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_words_for_names_are_found() {
+    for mistake in NAMES {
+        is_found(mistake).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_used_is_found() {
+    for mistake in REFERENCES {
+        is_found(mistake).await;
+    }
+}
+
+/// What is accepted and hardly meant is said, at its place, and the exit code stays 0.
+#[tokio::test(flavor = "multi_thread")]
+async fn doubtful_settings_get_a_warning() {
+    for (yaml, key, line) in [
+        ("log: {}\nconsistency: {lease: 100h}", "consistency.lease: lets", 2),
+        ("serve:\n  http:\n    auth: {roles: {admin: [a]}}", "serve.http.auth.roles: has no effect", 3),
+        ("credentials:\n  issuer: 'https://${HOST}'", "credentials.issuer: has a placeholder", 2),
+        (
+            "credentials:\n  issuer_retired:\n    - {value: a, expires_at: 2020-01-01T00:00:00Z}",
+            "credentials.issuer_retired[0]: has expired",
+            3,
+        ),
+        ("multitenancy:\n  enabled: true", "multitenancy.networks: is empty", 1),
+        ("authz:\n  routes:\n    - {path: {prefix: '/a/*'}}", "authz.routes[0].path: has a *", 3),
+        (
+            "serve:\n  http:\n    cors: {enabled: true, allowed_origins: [app.example]}",
+            "serve.http.cors.allowed_origins[0]: matches no origin",
+            3,
+        ),
+    ] {
+        let setup = with_file(yaml).set("TALOS_SECRETS_HMAC_CURRENT", HMAC_SECRET);
+        let checked = setup.run(&["config", "check", "talos.yaml"]).await;
+        let told = err(&checked);
+        assert_eq!((checked.status.code(), out(&checked).as_str()), (Some(0), "ok\n"), "{yaml}: {told}");
+        let warning =
+            told.lines().find(|told| told.starts_with(&format!("warning: {key}"))).must(&told).to_owned();
+        assert!(warning.contains(&format!("line {line} ")), "{yaml}: {warning}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_that_do_not_fit_are_found() {
+    let authority = Authority::new();
+    let (one, other, old) = (
+        authority.issue("localhost", 2040),
+        authority.issue("localhost", 2040),
+        authority.issue("localhost", 2021),
+    );
+    let yaml = "serve:\n  public:\n    tls: {cert_file: a.crt, key_file: a.key}\n";
+    for (certificate, key, code, told) in [
+        (&one.0, &one.1, 0, ""),
+        (&one.0, &other.1, 64, "that belong together"),
+        (&one.1, &one.0, 64, "name PEM files"),
+        (&old.0, &old.1, 0, "warning: serve.public.tls: the certificate expired at 2021"),
+    ] {
+        let setup = with_file(yaml).set("TALOS_SECRETS_HMAC_CURRENT", HMAC_SECRET);
+        std::fs::write(setup.path("a.crt"), certificate).must("a certificate");
+        std::fs::write(setup.path("a.key"), key).must("a key");
+        let checked = setup.run(&["config", "check", "talos.yaml"]).await;
+        let said = err(&checked);
+        assert_eq!(checked.status.code(), Some(code), "{told}: {said}");
+        assert!(said.contains(told) && (told.is_empty() || said.contains("line 3 ")), "{told}: {said}");
+    }
+}
