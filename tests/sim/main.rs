@@ -54,10 +54,12 @@ const FOUND: &[(Mutant, u64)] = &[
     (Mutant::DirtyReads, 1),
     (Mutant::ActorsIgnored, 2),
     (Mutant::IssuesUnlogged, 2),
+    (Mutant::SharedUnstamped, 2),
     (Mutant::TagsIgnored, 4),
     (Mutant::AnyTimeout, 9),
     (Mutant::AnyRole, 9),
     (Mutant::NumberAfterTheRow, 9),
+    (Mutant::EdgeChangesLate, 25),
     (Mutant::DeleteOnly, 31),
     (Mutant::AnyServer, 34),
     (Mutant::OldOutage, 34),
@@ -65,6 +67,7 @@ const FOUND: &[(Mutant, u64)] = &[
     (Mutant::EdgeOtherClock, 58),
     (Mutant::LeaseFromTheEnd, 80),
     (Mutant::OldConnection, 124),
+    (Mutant::WrittenIgnored, 178),
 ];
 /// Seeds within which each mutant is found.
 const POWER: u64 = 200;
