@@ -158,7 +158,10 @@ impl Key {
     /// A policy of the key goes before one of its actor with the same name.
     pub fn envoy_limits(&self) -> impl Iterator<Item = (PolicyName, (u32, &'static str))> {
         let own = self.rate_policies.as_slice();
-        let is_own = move |name: PolicyName| own.iter().any(|policy| policy.name == name);
+        // One that Talos counts doesn't take the place of one that only Envoy can enforce.
+        let is_own = move |name: PolicyName| {
+            own.iter().any(|policy| policy.name == name && policy.envoy_limit().is_some())
+        };
         let of_actor = self.actor_limits.as_slice().iter().filter(move |policy| !is_own(policy.name));
         own.iter().chain(of_actor).filter_map(|policy| Some((policy.name, policy.envoy_limit()?)))
     }

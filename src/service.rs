@@ -42,8 +42,8 @@ pub use actors::{ActorUpdate, CountedActor, MAX_COUNTED_KEYS};
 pub use delete::{ErasedActor, MAX_ERASED};
 pub use derive::{DeriveRequest, Derived};
 pub use events::{
-    DEFAULT_EVENTS, EventFilter, FeedPosition, FeedStart, FollowRequest, Followed, LoggedEvent, MAX_EVENTS,
-    MAX_WAIT,
+    DEFAULT_EVENTS, EventFilter, EventKind, FeedPosition, FeedStart, FollowRequest, Followed, LoggedEvent,
+    MAX_EVENTS, MAX_WAIT,
 };
 pub use filter::MAX_FILTER;
 #[cfg(any(test, feature = "fuzzing"))]

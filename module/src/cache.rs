@@ -15,6 +15,11 @@ const FRONT_ENTRIES: usize = 256;
 /// Largest entry that a thread keeps at hand, in bytes: those are outside of the cache's bound.
 const MAX_FRONT_ENTRY_BYTES: u64 = 4 * 1024;
 
+/// Removals between two runs of what moka puts off.
+const REMOVED_AT_ONCE: usize = 64;
+/// Uses of an entry at hand of which the cache is told one: it keeps what is used often.
+const TOLD_USE: u32 = 32;
+
 /// Credential under a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CacheKey {
@@ -62,26 +67,41 @@ impl Cache {
         Self { entries }
     }
 
-    /// Returns an entry.
-    pub(crate) fn get(&self, key: &CacheKey) -> Option<Arc<Entry>> {
-        self.entries.get(key)
+    /// Returns an entry, which this thread then has at hand. `stream` tells caches apart.
+    pub(crate) fn get(&self, stream: u64, key: &CacheKey) -> Option<Arc<Entry>> {
+        if let Some((entry, uses)) = get_recent(stream, key) {
+            if uses.is_multiple_of(TOLD_USE) {
+                self.entries.get(key);
+            }
+            return Some(entry);
+        }
+        let entry = self.entries.get(key)?;
+        put_recent(stream, *key, &entry);
+        Some(entry)
     }
 
     /// Inserts an entry in place of an older one; others are evicted if there are too many.
     pub(crate) fn insert(&self, key: CacheKey, entry: Arc<Entry>) {
         self.entries.insert(key, entry);
+        // What moka puts off, the next caller would do: a thread of Envoy's, while a request waits.
+        self.entries.run_pending_tasks();
     }
 
     /// Removes an entry.
     pub(crate) fn remove(&self, key: &CacheKey) {
         self.entries.invalidate(key);
+        self.entries.run_pending_tasks();
     }
 
     /// Removes all entries for which this is true.
     pub(crate) fn remove_if(&self, is_old: impl Fn(&Entry) -> bool) {
-        for (key, _) in self.entries.iter().filter(|(_, entry)| is_old(entry)) {
+        for (index, (key, _)) in self.entries.iter().filter(|(_, entry)| is_old(entry)).enumerate() {
             self.entries.invalidate(&*key);
+            if index % REMOVED_AT_ONCE == 0 {
+                self.entries.run_pending_tasks();
+            }
         }
+        self.entries.run_pending_tasks();
     }
 
     /// Returns the weight and the number of the entries.
@@ -92,8 +112,8 @@ impl Cache {
     }
 }
 
-/// Entry that this thread used lately, and the stream that it belongs to.
-type Place = Option<(u64, CacheKey, Arc<Entry>)>;
+/// Entry that this thread used lately, the stream that it belongs to, and its uses here.
+type Place = Option<(u64, CacheKey, Arc<Entry>, u32)>;
 
 thread_local! {
     static FRONT: RefCell<[Place; FRONT_ENTRIES]> = const { RefCell::new([const { None }; FRONT_ENTRIES]) };
@@ -103,20 +123,22 @@ fn place(key: &CacheKey) -> usize {
     usize::from(key.index[16]) % FRONT_ENTRIES
 }
 
-/// Returns an entry of a stream that this thread has at hand, unless the cache has removed it.
-pub(crate) fn get_recent(stream: u64, key: &CacheKey) -> Option<Arc<Entry>> {
-    FRONT.with_borrow(|front| match &front[place(key)] {
-        Some((of, kept, entry)) if *of == stream && kept == key => {
-            (!entry.is_removed.load(Ordering::Acquire)).then(|| Arc::clone(entry))
+/// Returns an entry of a stream that this thread has at hand, unless the cache has removed it, and
+/// the number of its uses.
+fn get_recent(stream: u64, key: &CacheKey) -> Option<(Arc<Entry>, u32)> {
+    FRONT.with_borrow_mut(|front| match &mut front[place(key)] {
+        Some((of, kept, entry, uses)) if *of == stream && kept == key => {
+            *uses = uses.wrapping_add(1);
+            (!entry.is_removed.load(Ordering::Acquire)).then(|| (Arc::clone(entry), *uses))
         }
         _ => None,
     })
 }
 
 /// Keeps an entry at hand for this thread.
-pub(crate) fn put_recent(stream: u64, key: CacheKey, entry: &Arc<Entry>) {
+fn put_recent(stream: u64, key: CacheKey, entry: &Arc<Entry>) {
     if entry.bytes <= MAX_FRONT_ENTRY_BYTES {
-        FRONT.with_borrow_mut(|front| front[place(&key)] = Some((stream, key, Arc::clone(entry))));
+        FRONT.with_borrow_mut(|front| front[place(&key)] = Some((stream, key, Arc::clone(entry), 0)));
     }
 }
 
@@ -151,7 +173,7 @@ mod tests {
         let large = entry(64_000_001);
         cache.insert(key(20_000), Arc::clone(&large));
         cache.size();
-        assert!(cache.get(&key(20_000)).is_none() && large.is_removed.load(Ordering::Acquire));
+        assert!(cache.get(7, &key(20_000)).is_none() && large.is_removed.load(Ordering::Acquire));
     }
 
     #[test]
@@ -165,10 +187,10 @@ mod tests {
         assert!(get_recent(7, &CacheKey { policy: [1; 32], ..key(1) }).is_none(), "of another policy");
         cache.insert(key(1), entry(100));
         assert!(get_recent(7, &key(1)).is_none());
-        let second = cache.get(&key(1)).unwrap();
-        put_recent(7, key(1), &second);
+        assert!(cache.get(7, &key(1)).is_some());
+        assert!(get_recent(7, &key(1)).is_some());
         cache.remove(&key(1));
-        assert!(get_recent(7, &key(1)).is_none() && cache.get(&key(1)).is_none());
+        assert!(cache.get(7, &key(1)).is_none());
         assert_eq!(cache.size(), (0, 0));
     }
 
@@ -180,6 +202,20 @@ mod tests {
         }
         cache.remove_if(|entry| entry.generation == 0);
         assert_eq!(cache.size(), (500, 50));
-        assert!(cache.get(&key(0)).is_none() && cache.get(&key(1)).is_some());
+        assert!(cache.get(7, &key(0)).is_none() && cache.get(7, &key(1)).is_some());
+    }
+
+    #[test]
+    fn what_a_thread_uses_often_stays() {
+        let cache = Cache::new(Bounds { bytes: 64_000_000, entries: 128 });
+        for n in 0..100 {
+            cache.insert(key(n), entry(100));
+        }
+        for n in 0..20_000 {
+            assert!(cache.get(9, &key(1)).is_some(), "after {n} others");
+            // Others that are wanted once, and asked for again at once if they aren't kept.
+            cache.get(9, &key(1_000 + n));
+            cache.insert(key(1_000 + n), entry(100));
+        }
     }
 }

@@ -71,7 +71,6 @@ pub(crate) fn run(accelerator: &Arc<Accelerator>) {
             PANICS.contain(now_micros, (), || std::panic::resume_unwind(payload));
         }
         if accelerator.is_over() {
-            std::thread::sleep(MIN_BACKOFF);
             return;
         }
         std::thread::sleep(PAUSE);

@@ -11,8 +11,7 @@ use talos_proto::edge;
 use crate::metadata;
 use crate::metadata::Metadata;
 
-/// Bytes of an entry beside its texts: the structure, its places in the map and in the order of
-/// eviction.
+/// Bytes of an entry beside its texts, by estimate: the structure and what moka keeps for it.
 const FIXED_BYTES: usize = 700;
 /// Most client networks of an entry.
 const MAX_ADDRESSES: usize = 100;

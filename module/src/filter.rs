@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::abi::{self, Counter, HeaderRoom, Headers, Level, Stream};
 use crate::accelerator::{Accelerator, User};
@@ -13,14 +12,12 @@ use crate::guard::PANICS;
 use crate::metadata::{ALLOW, ASKED, DECISION, NAMESPACE};
 use crate::now_micros;
 use crate::settings::Settings;
-use crate::state::{State, Usable};
+use crate::state::{Found, Lookup, NotFound, State, Usable};
 
 /// Namespace of route metadata with the policy.
 const POLICY_METADATA: &str = "talos";
 /// Namespace in which Envoy Gateway puts annotations, where the server looks for a policy, too.
 const GATEWAY_METADATA: &str = "envoy-gateway";
-/// Time before the server is asked for an entry's successor again, in microseconds.
-pub(crate) const REFRESH_PAUSE_MICROS: i64 = 1_000_000;
 /// Longest host that is sent with a question.
 const MAX_HOST: usize = 255;
 
@@ -175,18 +172,15 @@ fn find(
         true => Some(only_host(headers).ok_or(Finding::LeftAlone)?),
         false => None,
     };
-    let key = state.cache_key(credential.text, &route.fingerprint, host);
-    let Some(entry) = state.get(&key) else {
-        state.ask(key, route, host, settings);
-        return Err(Finding::Miss);
-    };
+    let lookup = Lookup { credential: credential.text, route, host, settings };
+    let found = state.find(lookup).map_err(|reason| match reason {
+        NotFound::Unknown => Finding::Miss,
+        NotFound::Unusable => Finding::Stale,
+    })?;
+    let entry = &found.entry;
     if !entry.metadata.suits(stream.version()) {
         return Err(Finding::LeftAlone);
     }
-    let usable = state.usable(&entry, settings).map_err(|_| {
-        state.ask(key, route, host, settings);
-        Finding::Stale
-    })?;
     if !entry.addresses.is_empty() {
         let origin = settings.client_address.ok_or(Finding::LeftAlone)?;
         let address = credential::client_address(headers, stream.source_address(), origin);
@@ -194,12 +188,8 @@ fn find(
             return Err(Finding::LeftAlone);
         }
     }
-    let is_due = |at: i64| usable.now >= at.max(entry.next_ask.load(Ordering::Relaxed));
-    if entry.refresh_at.is_some_and(is_due) {
-        entry.next_ask.store(usable.now.saturating_add(REFRESH_PAUSE_MICROS), Ordering::Relaxed);
-        state.ask(key, route, host, settings);
-    }
-    Ok(Pass::new(headers, settings, credential, entry, usable))
+    state.refresh_if_due(&found, lookup);
+    Ok(Pass::new(headers, settings, credential, found))
 }
 
 /// Returns the request's host, if there is one and the server takes it.
@@ -208,13 +198,8 @@ fn only_host(headers: Headers<'_>) -> Option<&[u8]> {
 }
 
 impl Pass {
-    fn new(
-        headers: Headers<'_>,
-        settings: &Settings,
-        credential: Credential<'_>,
-        entry: Arc<Entry>,
-        usable: Usable,
-    ) -> Self {
+    fn new(headers: Headers<'_>, settings: &Settings, credential: Credential<'_>, found: Found) -> Self {
+        let Found { entry, usable, .. } = found;
         let carrier = settings.sources.get(credential.source).map(|source| source.name.clone());
         let carrier = carrier.filter(|name| !entry.sets(name.as_bytes()));
         let is_forged = |name: &[u8]| credential::is_forged(name, settings) && !entry.sets(name);

@@ -2,17 +2,14 @@
 //! stream without its transport, and the use of what it has told without Envoy.
 
 use std::cell::Cell;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use talos_proto::edge::{FromModule, FromServer};
 
 use crate::clock::{BootTime, Clock, Moment, Timestamp};
 use crate::config::RouteSettings;
-use crate::filter::REFRESH_PAUSE_MICROS;
 use crate::session::Session;
-use crate::state::State;
+use crate::state::Lookup;
 
 /// Reads boot time and wall time in microseconds.
 pub type Read = fn() -> (u64, i64);
@@ -82,27 +79,14 @@ impl Stream {
     /// Decides about a request with this credential as the filter does, and returns true if it
     /// would let it pass. Otherwise the server is asked about it soon.
     pub fn passes(&self, credential: &str) -> bool {
-        self.session.state().is_some_and(|state| self.passes_by(state, credential))
-    }
-
-    fn passes_by(&self, state: &Arc<State>, credential: &str) -> bool {
+        let Some(state) = self.session.state() else { return false };
         let settings = state.settings();
-        let Some(settings) = &*settings else {
-            return false;
-        };
-        let key = state.cache_key(credential.as_bytes(), &self.route.fingerprint, None);
-        let ask = || state.ask(key, &self.route, None, settings);
-        let entry = state.get(&key);
-        let usable = entry.as_ref().and_then(|entry| Some((entry, state.usable(entry, settings).ok()?)));
-        let Some((entry, usable)) = usable else {
-            ask();
-            return false;
-        };
-        let is_due = |at: i64| usable.now >= at.max(entry.next_ask.load(Ordering::Relaxed));
-        if entry.refresh_at.is_some_and(is_due) {
-            entry.next_ask.store(usable.now.saturating_add(REFRESH_PAUSE_MICROS), Ordering::Relaxed);
-            ask();
+        let Some(settings) = &*settings else { return false };
+        let lookup = Lookup { credential: credential.as_bytes(), route: &self.route, host: None, settings };
+        let found = state.find(lookup);
+        if let Ok(found) = &found {
+            state.refresh_if_due(found, lookup);
         }
-        true
+        found.is_ok()
     }
 }

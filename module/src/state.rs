@@ -7,7 +7,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
-use crate::cache::{Bounds, Cache, CacheKey, KeyMap, get_recent, put_recent};
+use crate::cache::{Bounds, Cache, CacheKey, KeyMap};
 use crate::clock::{BootTime, Clock, Moment, Timestamp};
 use crate::config::{Fingerprint, RouteSettings};
 use crate::entry::{Entry, SLOTS};
@@ -21,6 +21,8 @@ const MAX_QUEUED_ASKS: usize = 256;
 const MAX_KNOWN_ASKS: usize = 4_096;
 /// Time for which a question without an answer isn't asked again.
 const ASK_PAUSE_MICROS: u64 = 5_000_000;
+/// Time in which an entry that is due is asked for at most once.
+const REFRESH_PAUSE_MICROS: i64 = 1_000_000;
 /// Most entries with uses that the server hasn't been told of; uses of others aren't counted.
 const MAX_USED: usize = 65_536;
 /// Bits of a stamp for the position in the server's log; those above are for the log's lineage.
@@ -63,6 +65,28 @@ pub(crate) struct Question {
     pub generation: u64,
     /// Boot time in microseconds.
     pub since: u64,
+}
+
+/// A credential under a route's policy, as a request shows it.
+#[derive(Clone, Copy)]
+pub(crate) struct Lookup<'a> {
+    /// The credential.
+    pub credential: &'a [u8],
+    /// Settings of the route.
+    pub route: &'a RouteSettings,
+    /// Host of the request, where it decides.
+    pub host: Option<&'a [u8]>,
+    /// Settings in force.
+    pub settings: &'a Settings,
+}
+
+/// Reason for which no entry was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotFound {
+    /// There is none.
+    Unknown,
+    /// There is one that can't be used.
+    Unusable,
 }
 
 /// Reason for which an entry can't be used.
@@ -115,13 +139,37 @@ impl State {
         CacheKey { index, policy }
     }
 
+    /// Returns the entry of a credential, if it may be used now. Otherwise the server is asked
+    /// about it soon.
+    pub(crate) fn find(&self, lookup: Lookup<'_>) -> Result<Found, NotFound> {
+        let key = self.cache_key(lookup.credential, &lookup.route.fingerprint, lookup.host);
+        let found = match self.get(&key) {
+            None => Err(NotFound::Unknown),
+            Some(entry) => match self.usable(&entry, lookup.settings) {
+                Ok(usable) => Ok(Found { key, entry, usable }),
+                Err(_) => Err(NotFound::Unusable),
+            },
+        };
+        if found.is_err() {
+            self.ask(key, lookup);
+        }
+        found
+    }
+
+    /// Asks about an entry that is used and due to be refreshed, at most once in
+    /// [`REFRESH_PAUSE_MICROS`].
+    pub(crate) fn refresh_if_due(&self, found: &Found, lookup: Lookup<'_>) {
+        let (entry, now) = (&found.entry, found.usable.now);
+        let is_due = |at: i64| now >= at.max(entry.next_ask.load(Ordering::Relaxed));
+        if entry.refresh_at.is_some_and(is_due) {
+            entry.next_ask.store(now.saturating_add(REFRESH_PAUSE_MICROS), Ordering::Relaxed);
+            self.ask(found.key, lookup);
+        }
+    }
+
     /// Returns an entry, whether it may be used or not.
     pub(crate) fn get(&self, key: &CacheKey) -> Option<Arc<Entry>> {
-        get_recent(self.id, key).or_else(|| {
-            let entry = self.entries.get(key)?;
-            put_recent(self.id, *key, &entry);
-            Some(entry)
-        })
+        self.entries.get(self.id, key)
     }
 
     /// Inserts an entry.
@@ -178,7 +226,7 @@ impl State {
 
     /// Queues a question about a credential that the server is just being asked about by
     /// ext_authz. Nothing is queued if the same was asked lately, or too much was.
-    pub(crate) fn ask(&self, key: CacheKey, route: &RouteSettings, host: Option<&[u8]>, settings: &Settings) {
+    pub(crate) fn ask(&self, key: CacheKey, lookup: Lookup<'_>) {
         let now = self.clock.boot_now().as_micros();
         // Where another thread has it, that one asks; the next request with this key asks again.
         let Some(mut asks) = self.asks.try_lock() else { return };
@@ -192,9 +240,9 @@ impl State {
         asks.known.insert(key, now + ASK_PAUSE_MICROS);
         asks.queue.push(Question {
             key,
-            extensions: route.extensions.clone(),
-            host: host.unwrap_or_default().to_vec(),
-            generation: settings.generation,
+            extensions: lookup.route.extensions.clone(),
+            host: lookup.host.unwrap_or_default().to_vec(),
+            generation: lookup.settings.generation,
             since: now,
         });
     }
@@ -237,6 +285,16 @@ impl State {
     pub(crate) fn take_used(&self) -> Vec<Arc<Entry>> {
         std::mem::take(&mut self.used.lock())
     }
+}
+
+/// An entry that may be used.
+pub(crate) struct Found {
+    /// Its cache key.
+    key: CacheKey,
+    /// The entry.
+    pub entry: Arc<Entry>,
+    /// Moment at which it may be used.
+    pub usable: Usable,
 }
 
 /// Moment at which an entry may be used.

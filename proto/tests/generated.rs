@@ -31,7 +31,7 @@ fn generated_code_is_current() {
 fn descriptors_are_current() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let metadata = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+        .args(["metadata", "--format-version", "1", "--locked"])
         .current_dir(root)
         .output()
         .unwrap();

@@ -29,7 +29,7 @@ pub(super) enum Socket {
 }
 
 /// Section of the configuration that sets a plane's listener.
-fn setting(plane: Plane) -> String {
+pub(super) fn setting(plane: Plane) -> String {
     format!("serve.{}", plane.section())
 }
 
@@ -176,7 +176,7 @@ impl Listener {
             std::fs::remove_file(path).map_err(fail)?;
         }
         let bound = UnixListener::bind(path).map_err(fail)?;
-        let setting = format!("serve.{}.socket", plane.section());
+        let setting = format!("{}.socket", setting(plane));
         tracing::info!(plane = plane.name(), path = %path.display(), setting, "listening");
         Ok(Self::Unix(bound))
     }

@@ -4,8 +4,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-/// Longest path of a Unix socket, in bytes (Linux).
-const MAX_SOCKET_PATH_BYTES: usize = 107;
+/// Longest path of a Unix socket, in bytes: `sockaddr_un` without the final zero.
+const MAX_SOCKET_PATH_BYTES: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
 /// Checks that the directory of a file is there, and that the file isn't a directory.
 ///

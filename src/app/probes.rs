@@ -1,10 +1,11 @@
 //! Tries what a configuration needs from outside: database, Redis, key sets, listeners.
 
+use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use super::jwks_refresh;
-use super::listeners::Listener;
+use super::listeners::{Listener, setting};
 use super::{bind, build};
 use crate::admin_auth::AdminAuth;
 use crate::audit;
@@ -66,9 +67,8 @@ pub async fn probe(config: &Config, planes: Planes, is_metrics_port_set: bool) -
         add("audit.file".to_owned(), Ok(format!("{}: {state}", path.display())));
     }
     for plane in planes.iter() {
-        let subject = format!("serve.{}", plane.section());
         let is_free_choice = plane == Plane::Metrics && bind::chooses_port(planes, is_metrics_port_set);
-        add(subject, listener(config, planes, plane, is_free_choice).await);
+        add(setting(plane), listener(config, planes, plane, is_free_choice).await);
     }
     if let Some(path) = config.serve.http.socket.as_ref().filter(|_| planes.contains(Plane::Admin)) {
         add("serve.http.socket".to_owned(), socket(path));
@@ -76,13 +76,16 @@ pub async fn probe(config: &Config, planes: Planes, is_metrics_port_set: bool) -
     probes
 }
 
-/// Returns whether a socket can be bound.
+/// Says whether a socket can be bound.
 fn socket(path: &Path) -> Result<String, String> {
     match UnixStream::connect(path) {
         Ok(_) => {
             Err(format!("{}: another process listens there: end it, or set another path", path.display()))
         }
-        Err(_) => Ok(format!("{} is free", path.display())),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+            Ok(format!("{} is free", path.display()))
+        }
+        Err(error) => Err(format!("{}: can't be used: {error}; set another path", path.display())),
     }
 }
 

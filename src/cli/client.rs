@@ -71,7 +71,7 @@ pub(super) struct Request {
     query: Vec<(&'static str, String)>,
     no_cache: bool,
     body: Option<Value>,
-    /// Members of which an answer of this API has one, unless it is empty; none: anything is one.
+    /// Accepts an answer only if it is empty or has one of these members. None: any answer.
     members: &'static [&'static str],
 }
 

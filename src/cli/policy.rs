@@ -123,7 +123,7 @@ impl Policy {
 
 async fn list(connection: &Connection, endpoint: Option<&str>, format: Form) -> Result<Outcome, Failure> {
     let client = Client::new(&connection.server(endpoint)?)?;
-    let mut report = client.send(Request::get(POLICIES)).await?.value;
+    let mut report = client.send(Request::get(POLICIES).expect(&["issuance_policies"])).await?.value;
     if format != Form::Json {
         report["rows"] = listed(&report);
     }

@@ -45,7 +45,7 @@ impl Whoami {
         if !networks.is_empty() {
             fields.push(("NETWORKS", networks.join(", ")));
         }
-        // One a line would be long, and one line too wide.
+        // A few on each line, so that the table fits a terminal.
         let operations = body.value["operations"].as_array().map(Vec::as_slice).unwrap_or_default();
         for (index, few) in operations.chunks(OPERATIONS_A_LINE).enumerate() {
             let names: Vec<String> = few.iter().map(cell).collect();

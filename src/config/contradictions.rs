@@ -27,12 +27,6 @@ const NOT_FOR_KEYS: [&str; 6] =
 pub(super) fn check(config: &Config) -> Problems {
     let mut problems = Problems::new();
     let mut add = |key: &str, message: &str| problems.push((key.to_owned(), message.to_owned()));
-    let tls = &config.cache.redis.tls;
-    match (&tls.cert_file, &tls.key_file) {
-        (Some(_), None) => add("cache.redis.tls.key_file", "is needed beside cert_file"),
-        (None, Some(_)) => add("cache.redis.tls.cert_file", "is needed beside key_file"),
-        _ => {}
-    }
     if config
         .credentials
         .issuer

@@ -16,11 +16,11 @@ pub(super) fn warnings(merged: &mut MergedConfig) -> Vec<Problem> {
     }
     let mut warnings = vec![];
     for key in found {
-        let of_it = merged.problems.iter_mut().filter(|problem| problem.key.starts_with(&key));
+        let of_it = merged.problems.iter_mut().filter(|problem| is_within(&problem.key, &key));
         let mut is_refused = false;
         for problem in of_it {
             is_refused = true;
-            problem.cure = Some(cure(&key));
+            problem.cure.get_or_insert_with(|| cure(&key));
         }
         let has_own = ["secrets.", "audit.key"].iter().any(|section| key.starts_with(section));
         if !is_refused && !has_own {
@@ -29,6 +29,11 @@ pub(super) fn warnings(merged: &mut MergedConfig) -> Vec<Problem> {
         }
     }
     warnings
+}
+
+/// Returns true if a key is `section` or stands within it.
+fn is_within(key: &str, section: &str) -> bool {
+    key.strip_prefix(section).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 fn cure(key: &str) -> String {

@@ -6,7 +6,7 @@ use super::load::Loaded;
 use super::model::{Config, Multitenancy, Network, RateLimit};
 use super::serve::{Serve, ServeHttp, ServePublic};
 use super::show::at;
-use super::{Auth, Authz, Cache, ConfigError, Problem, validate};
+use super::{Auth, Authz, Cache, ConfigError, Problem, contradictions, validate};
 
 /// Compares a key in two configurations.
 type Differs = fn(&Config, &Config) -> bool;
@@ -50,8 +50,8 @@ impl Config {
     pub fn change_to(&self, new: Loaded) -> Result<Change, ConfigError> {
         let config = merged(self, &new.config);
         // The rules of the admin plane are checked at the start only.
-        let problems: Vec<Problem> = validate::check(&config, false)
-            .into_iter()
+        let found = validate::check(&config, false).into_iter().chain(contradictions::check(&config));
+        let problems: Vec<Problem> = found
             .map(|(key, message)| {
                 let kept = self.to_masked();
                 match at(&kept, path(&key)) == at(&new.config.to_masked(), path(&key)) {

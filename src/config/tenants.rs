@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::error::{ConfigError, Problem, locate};
 use super::merged_config::MergedConfig;
 use super::model::{Config, Network};
-use super::{file, secrets, validate};
+use super::{contradictions, file, secrets, validate};
 use crate::secret::SecretString;
 
 /// Keys and sections that a network's file may set.
@@ -109,6 +109,7 @@ fn overlaid(merged: &MergedConfig, path: &Path) -> Result<Result<Overlaid, Vec<P
     whole.remove_section("multitenancy");
     let config = whole.read();
     whole.add_problems(validate::check(&config, false));
+    whole.add_problems(contradictions::check(&config));
     if !whole.problems.is_empty() {
         locate(&mut whole.problems, path, &text);
         return Ok(Err(whole.problems));

@@ -96,6 +96,8 @@ fn listeners(config: &Config, problems: &mut Problems) {
     ] {
         tls_files(name, tls, problems);
     }
+    let tls = &config.cache.redis.tls;
+    certificate_pair("cache.redis.tls", tls.cert_file.is_some(), tls.key_file.is_some(), problems);
 }
 
 /// Returns true for what may be bound: a name, an address, or nothing, which stands for all
@@ -117,16 +119,18 @@ fn hosts_overlap(a: &str, b: &str) -> bool {
 }
 
 fn tls_files(listener: &str, tls: &Tls, problems: &mut Problems) {
-    match (&tls.cert_file, &tls.key_file) {
-        (Some(_), None) => {
-            add(problems, &format!("{listener}.tls.key_file"), "is needed beside cert_file");
-        }
-        (None, Some(_)) => {
-            add(problems, &format!("{listener}.tls.cert_file"), "is needed beside key_file");
-        }
-        (None, None) if tls.client_ca_file.is_some() => {
-            add(problems, &format!("{listener}.tls.cert_file"), "is needed beside client_ca_file");
-        }
+    let (certificate, key) = (tls.cert_file.is_some(), tls.key_file.is_some());
+    certificate_pair(&format!("{listener}.tls"), certificate, key, problems);
+    if !certificate && !key && tls.client_ca_file.is_some() {
+        add(problems, &format!("{listener}.tls.cert_file"), "is needed beside client_ca_file");
+    }
+}
+
+/// Checks that a certificate has its private key, and the other way round.
+fn certificate_pair(section: &str, has_certificate: bool, has_key: bool, problems: &mut Problems) {
+    match (has_certificate, has_key) {
+        (true, false) => add(problems, &format!("{section}.key_file"), "is needed beside cert_file"),
+        (false, true) => add(problems, &format!("{section}.cert_file"), "is needed beside key_file"),
         _ => {}
     }
 }

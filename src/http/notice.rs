@@ -2,6 +2,7 @@
 //! doesn't enforce, and about revocations that change nothing.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 
 use axum::http::HeaderValue;
 use axum::http::header::WARNING;
@@ -19,11 +20,21 @@ const NOT_ENABLED: &str =
 const ACTOR_NOT_ENABLED: &str =
     "rate_limit.enabled is false: the limits of this actor are stored and reported, not enforced";
 
-/// Returns the warning for a policy in a unit that is not enforced, `None` for others.
+/// Returns a header `Warning` (RFC 7234): 299, a lasting one without a code of its own.
+fn to_header(text: impl Display) -> String {
+    format!("299 talos \"{text}\"")
+}
+
+/// Adds a header `Warning` to a response.
+fn add(response: &mut Response, header: String) {
+    response.headers_mut().extend(HeaderValue::try_from(header).ok().map(|value| (WARNING, value)));
+}
+
+/// Returns the header for a policy in a unit that is not enforced, `None` for others.
 pub(super) fn not_enforced(policy: RatePolicy) -> Option<String> {
     (!policy.unit.is_enforced()).then(|| {
         let unit = policy.unit.name();
-        format!("299 talos \"rate_limit_policy.unit: {unit} is stored and reported, not enforced\"")
+        to_header(format_args!("rate_limit_policy.unit: {unit} is stored and reported, not enforced"))
     })
 }
 
@@ -57,17 +68,13 @@ pub(super) fn with_notice<'a>(
     keys: impl Iterator<Item = &'a Key> + Clone,
 ) -> Response {
     if keys.clone().any(|key| has_idle_limits(settings, key)) {
-        let notice = HeaderValue::try_from(format!("299 talos \"{NOT_ENABLED}\""));
-        response.headers_mut().extend(notice.ok().map(|notice| (WARNING, notice)));
+        add(&mut response, to_header(NOT_ENABLED));
     }
-    let policy = keys.filter_map(|key| key.rate_policy).find(|policy| !policy.unit.is_enforced());
-    if let Some(policy) = policy {
-        tracing::warn!(
-            unit = policy.unit.name(),
-            "a rate limit in this unit is stored and reported, not enforced"
-        );
-        let notice = not_enforced(policy).and_then(|notice| HeaderValue::try_from(notice).ok());
-        response.headers_mut().extend(notice.map(|notice| (WARNING, notice)));
+    let unit =
+        keys.filter_map(|key| key.rate_policy).find_map(|policy| Some((policy.unit, not_enforced(policy)?)));
+    if let Some((unit, header)) = unit {
+        tracing::warn!(unit = unit.name(), "a rate limit in this unit is stored and reported, not enforced");
+        add(&mut response, header);
     }
     response
 }
@@ -80,17 +87,18 @@ pub(super) fn warnings_of_actor(settings: &Settings, actor: &Actor) -> Vec<&'sta
 
 /// Adds the warnings of an actor to the response to its update.
 pub(super) fn with_notice_of_actor(mut response: Response, warnings: &[&'static str]) -> Response {
-    let notices = warnings.iter().map(|text| HeaderValue::try_from(format!("299 talos \"{text}\"")));
-    response.headers_mut().extend(notices.flatten().map(|notice| (WARNING, notice)));
+    for text in warnings {
+        add(&mut response, to_header(text));
+    }
     response
 }
 
 /// Adds a warning to the response to a revocation of a key that was revoked for another reason.
 pub(super) fn with_earlier_revocation(mut response: Response, revoked: Revoked) -> Response {
     if let Revoked::Otherwise(reason) = revoked {
-        let notice =
-            format!("299 talos \"nothing was changed: the key was revoked before, with {}\"", reason.name());
-        response.headers_mut().extend(HeaderValue::try_from(notice).ok().map(|notice| (WARNING, notice)));
+        let reason = reason.name();
+        let text = format_args!("nothing was changed: the key was revoked before, with {reason}");
+        add(&mut response, to_header(text));
     }
     response
 }

@@ -31,13 +31,12 @@ impl Provenance {
 pub struct KeyProvenance(Option<Arc<Provenance>>);
 
 impl KeyProvenance {
-    /// Returns the bytes on the heap. The names of callers are those of many keys.
+    /// Returns the bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         let Some(provenance) = &self.0 else { return 0 };
         let names = [&provenance.created_by, &provenance.updated_by, &provenance.revoked_by];
-        // A name counts here unless other keys have it, too; two are those of the interned one.
-        let own = names.into_iter().flatten().filter(|name| Arc::strong_count(name) <= 2);
-        let names: usize = own.map(|name| (16 + name.len()).next_multiple_of(8)).sum();
+        let names: usize =
+            names.into_iter().flatten().map(|name| (16 + name.len()).next_multiple_of(8)).sum();
         16 + size_of::<Provenance>() + names
     }
 }

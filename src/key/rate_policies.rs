@@ -390,6 +390,8 @@ impl StoredPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
+    use crate::key::{Key, KeyId};
 
     fn policy(name: &str, quota: i64, seconds: u64) -> NamedRatePolicy {
         NamedRatePolicy {
@@ -463,5 +465,27 @@ mod tests {
         let list = [policy("default", 10, 60), policy("day", 100, 86_400), for_envoy(9, 1)];
         let header = RatePolicies::header(list.into_iter()).unwrap();
         assert_eq!(header, "\"default\";q=10;w=60, \"day\";q=100;w=86400");
+    }
+
+    /// Whoever enforces them: a policy of the key never leaves one of its actor to nobody.
+    #[test]
+    fn each_limit_of_an_actor_is_counted_or_given_to_envoy() {
+        let named = |enforcer, scope| NamedRatePolicy { enforcer, scope, ..policy("day", 100, 60) };
+        let (talos, envoy) = (RateEnforcer::Talos, RateEnforcer::Envoy);
+        for (own, scope, of_actor, counted, given) in [
+            (talos, RateScope::Key, talos, 2, 0),
+            (talos, RateScope::Actor, talos, 1, 0),
+            (talos, RateScope::Key, envoy, 1, 1),
+            (talos, RateScope::Actor, envoy, 0, 1),
+            (envoy, RateScope::Key, talos, 1, 1),
+        ] {
+            let key = Key {
+                rate_policies: RatePolicies::new(vec![named(own, scope)]).unwrap(),
+                actor_limits: RatePolicies::of_actor(vec![named(of_actor, RateScope::Key)]).unwrap(),
+                ..Key::sample(KeyId::Imported([7; 32]), Timestamp::from_secs(1))
+            };
+            let found = (key.counted_rate_policies().count(), key.envoy_limits().count());
+            assert_eq!(found, (counted, given), "{own:?} {scope:?}, of the actor {of_actor:?}");
+        }
     }
 }

@@ -1,6 +1,5 @@
 //! A key as plain values, as stored in a database row or in the shared cache.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -214,9 +213,9 @@ impl TryFrom<Record> for Key {
                 of_actor: suspension(record.actor_suspension, "actor_suspension")?,
             },
             provenance: Provenance {
-                created_by: record.created_by.as_deref().map(caller),
-                updated_by: record.updated_by.as_deref().map(caller),
-                revoked_by: record.revoked_by.as_deref().map(caller),
+                created_by: record.created_by.map(Into::into),
+                updated_by: record.updated_by.map(Into::into),
+                revoked_by: record.revoked_by.map(Into::into),
                 replaces: record.replaces.as_deref().and_then(KeyId::parse_any),
                 replaced_by: record.replaced_by.as_deref().and_then(KeyId::parse_any),
             }
@@ -235,12 +234,6 @@ impl TryFrom<Record> for Key {
 fn scopes(json: &str) -> Result<Scopes, Unreadable> {
     static KNOWN: Interned<Scopes> = Interned::new();
     KNOWN.get_or_make(json, || Scopes::parse(&texts(json, "scopes")?).map_err(|_| Unreadable("scopes")))
-}
-
-/// Returns the name of a caller, which keys share.
-fn caller(name: &str) -> Arc<str> {
-    static KNOWN: Interned<Arc<str>> = Interned::new();
-    KNOWN.get_or_make(name, || Ok::<_, Infallible>(name.into())).unwrap_or_else(|never| match never {})
 }
 
 /// Reads a suspension. One that can't be read fails the row, as it would count as none.

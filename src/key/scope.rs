@@ -48,8 +48,6 @@ pub struct Scopes(Arc<[Scope]>);
 impl Scopes {
     /// Maximum number of scopes.
     pub const MAX: usize = 100;
-    /// References to the scopes of one row: its own, and that of the interned ones.
-    const UNSHARED: usize = 2;
 
     /// Parses a list of scopes.
     ///
@@ -91,12 +89,14 @@ impl Scopes {
         self.0.is_empty()
     }
 
-    /// Returns the bytes on the heap that exist for these alone.
+    /// Returns the bytes on the heap, divided by the rows that have the same ones.
     pub fn heap_bytes(&self) -> usize {
-        if self.is_empty() || Arc::strong_count(&self.0) > Self::UNSHARED {
+        if self.is_empty() {
             return 0;
         }
-        16 + size_of_val(&*self.0) + self.iter().map(|scope| scope.0.len()).sum::<usize>()
+        let bytes = 16 + size_of_val(&*self.0) + self.iter().map(|scope| scope.0.len()).sum::<usize>();
+        // The interned ones have a reference, too.
+        bytes.div_ceil((Arc::strong_count(&self.0) - 1).max(1))
     }
 
     /// Returns whether these cover `required`.

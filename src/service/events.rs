@@ -15,7 +15,7 @@ pub use crate::store::{FeedPosition, FeedStart, LoggedEvent};
 
 use super::{Service, unavailable};
 use crate::error::{ApiError, Reason};
-use crate::key::{ChangeKind, NetworkId};
+use crate::key::{ChangeKind, KeyId, NetworkId};
 use crate::store::{FeedGone, FeedPart, FeedRequest};
 
 /// Longest wait for a change.
@@ -37,22 +37,47 @@ const NEWS_PAUSE: Duration = Duration::from_millis(50);
 /// Events that a reader wants: all of those that nothing here leaves out.
 #[derive(Debug, Clone, Default)]
 pub struct EventFilter {
-    /// Kinds of changes; all if empty.
-    pub kinds: Vec<ChangeKind>,
+    /// Kinds of events; all if empty.
+    pub kinds: Vec<EventKind>,
     /// Key that is changed, or that replaces the changed one.
-    pub key_id: Option<String>,
+    pub key_id: Option<KeyId>,
     /// Actor that is changed, or whose key is.
     pub actor: Option<String>,
 }
 
+/// Kind of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// A change of this kind.
+    Known(ChangeKind),
+    /// A change of a key of which the log tells no more.
+    OfKey,
+    /// A change of an actor of which the log tells no more.
+    OfActor,
+}
+
+impl EventKind {
+    /// Returns the kind of an event.
+    pub fn of(event: &LoggedEvent) -> Self {
+        match (event.record.as_ref().and_then(|record| record.kind), event.key_id) {
+            (Some(kind), _) => Self::Known(kind),
+            (None, Some(_)) => Self::OfKey,
+            (None, None) => Self::OfActor,
+        }
+    }
+}
+
 impl EventFilter {
+    fn is_empty(&self) -> bool {
+        self.kinds.is_empty() && self.key_id.is_none() && self.actor.is_none()
+    }
+
     fn matches(&self, event: &LoggedEvent) -> bool {
         let record = event.record.as_ref();
-        let kind = record.and_then(|record| record.kind);
-        let is_of_kind = self.kinds.is_empty() || kind.is_some_and(|kind| self.kinds.contains(&kind));
-        let is_of_key = self.key_id.as_ref().is_none_or(|wanted| {
-            event.key_id.is_some_and(|id| id.to_string() == *wanted)
-                || record.is_some_and(|record| record.replaced_by.as_ref() == Some(wanted))
+        let is_of_kind = self.kinds.is_empty() || self.kinds.contains(&EventKind::of(event));
+        let is_of_key = self.key_id.is_none_or(|wanted| {
+            let successor = || record.and_then(|record| KeyId::parse_any(record.replaced_by.as_deref()?));
+            event.key_id == Some(wanted) || successor() == Some(wanted)
         });
         let is_of_actor = self.actor.as_ref().is_none_or(|wanted| {
             event.actor.as_ref() == Some(wanted)
@@ -159,12 +184,14 @@ impl Service {
             let mut followed = Followed::from(part);
             followed.events.retain(|event| request.filter.matches(event));
             let is_over = Instant::now() >= deadline;
-            if !followed.events.is_empty() || is_over {
+            // A filter that leaves nothing of a page must not make one request read the whole log.
+            let is_empty_page = followed.has_more && !request.filter.is_empty();
+            if !followed.events.is_empty() || is_over || is_empty_page {
                 return Ok(followed);
             }
             start = FeedStart::After(followed.next.n, Some(followed.next.mark));
             if followed.has_more {
-                // All events so far are of other networks, or filtered out.
+                // All events so far are of other networks.
                 continue;
             }
             if waiting.is_none() {

@@ -11,8 +11,9 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::config::RouteSettings;
 use crate::metadata::allowed;
+use crate::settings::Settings;
 use crate::settings::tests::message as settings;
-use crate::state::Unusable;
+use crate::state::{Lookup, Unusable};
 
 const KEY_SLOT: u32 = 7;
 const ACTOR_SLOT: u32 = 65_540;
@@ -22,6 +23,11 @@ struct Stage {
     clock: Clock,
     session: Session,
     route: RouteSettings,
+}
+
+/// A request under a route's policy; the key is given apart.
+fn lookup<'a>(route: &'a RouteSettings, settings: &'a Settings) -> Lookup<'a> {
+    Lookup { credential: b"", route, host: None, settings }
 }
 
 impl Stage {
@@ -86,7 +92,7 @@ impl Stage {
         let key = self.key(credential);
         assert!(state.get(&key).is_none());
         let settings = state.settings();
-        state.ask(key, &self.route, None, settings.as_ref().unwrap());
+        state.ask(key, lookup(&self.route, settings.as_ref().unwrap()));
         self.clock.advance(Duration::from_millis(20));
         let ask = |message: FromModule| match message.message {
             Some(from_module::Message::Ask(ask)) => ask,
@@ -314,7 +320,7 @@ fn questions_are_bounded_in_flight_and_in_memory() {
     assert!(queued <= 256, "{queued} wait");
     for n in 0..10_000 {
         let key = stage.key(&format!("l{n}"));
-        state.ask(key, &stage.route, None, state.settings().as_ref().unwrap());
+        state.ask(key, lookup(&stage.route, state.settings().as_ref().unwrap()));
         state.take_questions(usize::MAX, 0);
     }
 }
@@ -426,7 +432,7 @@ fn whatever_the_server_says_is_taken_or_refused() {
                 break;
             }
             if let Some(settings) = stage.state().settings().as_ref() {
-                stage.state().ask(stage.key("l"), &stage.route, None, settings);
+                stage.state().ask(stage.key("l"), lookup(&stage.route, settings));
             }
             stage.clock.advance(Duration::from_millis(random(700) as u64));
             let (_, asks, uses) = (stage.session.tick(), stage.session.asks(), stage.session.uses());
@@ -445,7 +451,7 @@ fn a_flood_of_unknown_credentials_is_bounded_and_leaves_room_again() {
     let mut stage = Stage::with_settings();
     let ask = |stage: &Stage, name: String| {
         if let Some(settings) = stage.state().settings().as_ref() {
-            stage.state().ask(stage.key(&name), &stage.route, None, settings);
+            stage.state().ask(stage.key(&name), lookup(&stage.route, settings));
         }
     };
     // Answers all questions that may be asked now.

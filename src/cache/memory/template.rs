@@ -67,9 +67,6 @@ pub struct SplitResponse {
 }
 
 impl SplitResponse {
-    /// References to a template that only one response has: the set's, and its own.
-    const UNSHARED: usize = 2;
-
     /// Returns the conditions under which it may be used.
     pub fn conditions(&self) -> &Conditions {
         &self.template.conditions
@@ -80,10 +77,12 @@ impl SplitResponse {
         self.lens.map(|len| len as usize)
     }
 
-    /// Returns the bytes on the heap that exist for it alone.
+    /// Returns the bytes on the heap: its own, and its share of the template, so that those of all
+    /// responses are never less than what they take, however few have the same one.
     pub(super) fn heap_bytes(&self) -> usize {
-        let is_shared = Arc::strong_count(&self.template) > Self::UNSHARED;
-        self.own.len() + if is_shared { 0 } else { self.template.heap_bytes() }
+        // The set has a reference, too.
+        let responses = Arc::strong_count(&self.template) - 1;
+        self.own.len() + self.template.heap_bytes().div_ceil(responses.max(1))
     }
 
     /// Returns true if both have the same template.
@@ -284,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn responses_share_a_template_whose_bytes_count_for_the_only_one_that_has_it() {
+    fn responses_share_a_template_and_each_counts_its_share() {
         let templates = Templates::default();
         let split = |id: &str| {
             let text = format!("shared text of many keys {id} and more of the shared text {id}");
@@ -297,8 +296,9 @@ mod tests {
         let two = split("id-2");
         assert!(Arc::ptr_eq(&one.template, &two.template));
         assert_eq!(two.own.len(), 2 * (LEN_BYTES + "id-2".len()));
-        assert_eq!((one.heap_bytes(), two.heap_bytes()), (two.own.len(), two.own.len()));
-        assert!(alone > one.heap_bytes());
+        let shared = two.template.heap_bytes();
+        assert_eq!(alone, one.own.len() + shared);
+        assert_eq!(two.heap_bytes(), two.own.len() + shared.div_ceil(2));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::mem::{size_of, size_of_val};
 use std::sync::Arc;
 
 use super::entry::Entry;
-use crate::key::{Credits, Key, Revocation, Suspension, UnusedGrace};
+use crate::key::{Credits, Key, RatePolicies, Revocation, Suspension, UnusedGrace};
 
 /// Bytes of the counters of an `Arc`.
 const COUNTERS: usize = 16;
@@ -32,7 +32,10 @@ fn of_entry(entry: &Entry) -> usize {
 /// Returns the bytes of a row.
 fn of_row(key: &Key) -> usize {
     let suspended = |one: &Option<Arc<Suspension>>| one.as_ref().map_or(0, |one| of_suspension(one));
-    let policies = key.rate_policies.as_slice();
+    let policies = |one: &RatePolicies| match one.as_slice() {
+        [] => 0,
+        all => COUNTERS + size_of_val(all),
+    };
     let revocation = key.revocation.as_ref().map_or(0, |revocation| {
         size_of::<Revocation>() + revocation.description.as_ref().map_or(0, |text| text.len())
     });
@@ -43,7 +46,8 @@ fn of_row(key: &Key) -> usize {
         + key.scopes.heap_bytes()
         + key.metadata.as_ref().map_or(0, |metadata| shared_text(metadata.json().len()))
         + key.addresses.heap_bytes()
-        + if policies.is_empty() { 0 } else { COUNTERS + size_of_val(policies) }
+        + policies(&key.rate_policies)
+        + policies(&key.actor_limits)
         + key.credits.as_ref().map_or(0, |_| COUNTERS + size_of::<Credits>())
         + revocation
         + key.unused_grace.as_ref().map_or(0, |_| size_of::<UnusedGrace>())

@@ -15,6 +15,9 @@ use crate::cli::exit::{Failure, Outcome};
 use crate::cli::input::json_object;
 use crate::cli::output::Output;
 
+/// Member that each answer about an actor has.
+const OF_ACTOR: &[&str] = &["actor_id"];
+
 const EXAMPLES: &str = "\
 EXAMPLES:
   talos keys issue backend --actor user:43 -q
@@ -115,7 +118,7 @@ impl Actors {
         let Self { output, connection, command } = self;
         let client = Client::new(&connection.server(endpoint)?)?;
         let response = match command {
-            Command::Get { actor } => client.send(Request::get(path(&actor))).await?,
+            Command::Get { actor } => client.send(Request::get(path(&actor)).expect(OF_ACTOR)).await?,
             Command::Update { actor, display_name, metadata, rate_limit } => {
                 let mut mask = vec![];
                 let mut body = Map::new();
@@ -134,14 +137,16 @@ impl Actors {
                     mask.push("rate_limit_policies");
                     body.extend(RateLimit::list(&limits).map(|list| ("rate_limit_policies".into(), list)));
                 }
-                let request = Request::patch(path(&actor), Value::Object(body));
+                let request = Request::patch(path(&actor), Value::Object(body)).expect(OF_ACTOR);
                 client.send(request.query("update_mask", mask.join(","))).await?
             }
             Command::Suspend { actor, suspension } => {
-                client.send(Request::post(format!("{}:suspend", path(&actor)), suspension.body())).await?
+                let request = Request::post(format!("{}:suspend", path(&actor)), suspension.body());
+                client.send(request.expect(OF_ACTOR)).await?
             }
             Command::Resume { actor } => {
-                client.send(Request::post(format!("{}:resume", path(&actor)), json!({}))).await?
+                let request = Request::post(format!("{}:resume", path(&actor)), json!({}));
+                client.send(request.expect(OF_ACTOR)).await?
             }
             Command::Delete { actor, force } => return delete(&client, &output, &actor, force).await,
         };

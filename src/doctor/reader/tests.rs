@@ -158,6 +158,15 @@ fn values() -> impl Strategy<Value = Value> {
     })
 }
 
+/// Returns true if all anchors are ones that every reader takes for anchors: to others than
+/// yaml-cpp, `&a:b` is `&a` and a value.
+fn has_plain_anchors(text: &str) -> bool {
+    let is_end = |c: char| c.is_ascii_whitespace() || ",[]{}".contains(c);
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    let mut names = text.split(['&', '*']).skip(1).filter_map(|rest| rest.split(is_end).next());
+    names.all(|name| name.chars().all(is_plain))
+}
+
 proptest! {
     #[test]
     fn reads_what_others_write(value in values()) {
@@ -174,7 +183,8 @@ proptest! {
 
     #[test]
     fn no_text_is_too_odd(text in "[ab:\\-\\[\\]{},#&*!|>'\"\\\\\n\r\t ä%?.]{0,60}") {
-        if let Ok(ours) = read(&text, 1)
+        if has_plain_anchors(&text)
+            && let Ok(ours) = read(&text, 1)
             && let Ok(theirs) = serde_norway::from_str::<Value>(&text)
             && let [one] = &ours[..]
         {

@@ -1,6 +1,6 @@
 //! Findings about the accelerator, a dynamic module before the check.
 
-use super::routes::per_route_settings;
+use super::routes::{per_route_config, per_route_settings};
 use crate::doctor::accelerator::{CONDITION, is_accelerator, is_its_condition};
 use crate::doctor::connection_manager::ConnectionManager;
 use crate::doctor::findings::{Findings, Severity};
@@ -87,7 +87,10 @@ fn check_policies(manager: &ConnectionManager<'_>, check: &ExtAuthz<'_>, finding
 /// Checks that no route has opted in whose requests aren't checked.
 fn check_unchecked(manager: &ConnectionManager<'_>, module: &HttpFilter<'_>, findings: &mut Findings) {
     let is_unchecked = |target: &&RouteTarget<'_>| {
-        manager.checks.iter().all(|check| target.disables(check.name)) && has_opted_in(target, module.name)
+        !target.is_answered_locally
+            && !target.disables(module.name)
+            && manager.checks.iter().all(|check| target.disables(check.name))
+            && has_opted_in(target, module.name)
     };
     let Some(target) = manager.targets.iter().find(is_unchecked) else { return };
     let Some(route) = target.levels.first() else { return };
@@ -110,25 +113,19 @@ fn check_unchecked(manager: &ConnectionManager<'_>, module: &HttpFilter<'_>, fin
 /// Returns true if the most specific settings of a route for the accelerator, which are the only
 /// ones that count, opt in.
 fn has_opted_in(target: &RouteTarget<'_>, module: &str) -> bool {
-    let mut entries = target.levels.iter().map(|level| level.get("typed_per_filter_config").entry(module));
-    let Some(entry) = entries.find(|entry| !entry.is_absent()) else { return false };
-    let (kind, config) = entry.unwrap_typed();
-    let (_, config) =
-        if kind == Some("FilterConfig") { config.get("config").unwrap_typed() } else { (kind, config) };
-    let (_, settings) = config.get("filter_config").unwrap_typed();
-    let text = settings.get("value").raw_text().unwrap_or_default();
-    let text: String = text.chars().filter(|letter| !letter.is_whitespace()).collect();
-    text.contains("\"accelerate\":true")
+    let mut levels = target.levels.iter();
+    let level = levels.find(|level| !level.get("typed_per_filter_config").entry(module).is_absent());
+    level.is_some_and(|level| {
+        let (_, settings) = per_route_config(level, module).get("filter_config").unwrap_typed();
+        let value = serde_json::from_str(settings.get("value").raw_text().unwrap_or_default());
+        value.is_ok_and(|value: serde_json::Value| value["accelerate"] == true)
+    })
 }
 
 /// Checks that some route has opted in.
 fn check_opt_in(manager: &ConnectionManager<'_>, module: &HttpFilter<'_>, findings: &mut Findings) {
-    let has_opted_in = manager
-        .targets
-        .iter()
-        .flat_map(|target| &target.levels)
-        .any(|level| !level.get("typed_per_filter_config").entry(module.name).is_absent());
-    if !has_opted_in && !manager.targets.is_empty() {
+    let is_used = manager.targets.iter().any(|target| has_opted_in(target, module.name));
+    if !is_used && !manager.targets.is_empty() {
         let name = to_yaml(module.name);
         findings.add(
             "accelerator-idle",

@@ -59,13 +59,14 @@ fn per_route<'a>(target: &RouteTarget<'a>, filter: &str) -> PerRoute<'a> {
 
 /// Returns the `check_settings` for a filter at all levels of a route.
 pub(crate) fn per_route_settings<'a>(target: &RouteTarget<'a>, filter: &str) -> Vec<Node<'a>> {
-    let of_level = |level: &Node<'a>| {
-        let (kind, config) = level.get("typed_per_filter_config").entry(filter).unwrap_typed();
-        let (_, config) =
-            if kind == Some("FilterConfig") { config.get("config").unwrap_typed() } else { (kind, config) };
-        config.get("check_settings")
-    };
+    let of_level = |level| per_route_config(level, filter).get("check_settings");
     target.levels.iter().map(of_level).filter(|settings| !settings.is_absent()).collect()
+}
+
+/// Returns the configuration for a filter at one level of a route, without what wraps it.
+pub(crate) fn per_route_config<'a>(level: &Node<'a>, filter: &str) -> Node<'a> {
+    let (kind, config) = level.get("typed_per_filter_config").entry(filter).unwrap_typed();
+    if kind == Some("FilterConfig") { config.get("config").unwrap_typed().1 } else { config }
 }
 
 /// Returns the gRPC services that routes use instead of the filter's own.

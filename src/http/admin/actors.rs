@@ -22,7 +22,7 @@ pub(crate) async fn get_actor(
     KeyPath(actor): KeyPath,
 ) -> Reply {
     let counted = context.service.get_actor(settings.network, &actor_id(&actor)?).await?;
-    shown(&context, &settings, &counted)
+    respond(&context, &settings, &counted)
 }
 
 pub(crate) async fn update_actor(
@@ -36,12 +36,9 @@ pub(crate) async fn update_actor(
     let id = actor_id(&actor)?;
     let body: ActorBody = body::read(request, body::ADMIN_LIMIT).await?;
     let update = actor_update(&actor, &query, body)?;
-    let changed = context.service.update_actor(settings.network, &id, update, &call).await;
-    let warnings = match &changed {
-        Ok(Acknowledged { value, .. }) => warnings_of_actor(&settings, &value.actor),
-        Err(_) => vec![],
-    };
-    let response = changed_actor(&context, &settings, changed)?;
+    let changed = context.service.update_actor(settings.network, &id, update, &call).await?;
+    let warnings = warnings_of_actor(&settings, &changed.value.actor);
+    let response = changed_actor(&context, &settings, Ok(changed))?;
     Ok(with_notice_of_actor(response, &warnings))
 }
 
@@ -85,10 +82,11 @@ fn changed_actor(
     changed: Result<Acknowledged<CountedActor>, ApiError>,
 ) -> Reply {
     let Acknowledged { value: counted, epoch } = changed?;
-    Ok(with_epoch(shown(context, settings, &counted)?, epoch))
+    Ok(with_epoch(respond(context, settings, &counted)?, epoch))
 }
 
-fn shown(context: &Context, settings: &Settings, counted: &CountedActor) -> Reply {
+/// Returns the response with an actor.
+fn respond(context: &Context, settings: &Settings, counted: &CountedActor) -> Reply {
     let out = ActorOut::new(counted, context.service.clock.now());
     ok(StatusCode::OK, &out.with_warnings(warnings_of_actor(settings, &counted.actor)))
 }

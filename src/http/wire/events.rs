@@ -9,7 +9,7 @@ use super::state::set_time;
 use crate::duration;
 use crate::error::ApiError;
 use crate::key::{ChangeKind, ChangeRecord, FieldChange, KeyId, KeyKind, NetworkId};
-use crate::service::{EventFilter, FeedPosition, FeedStart, FollowRequest, Followed, LoggedEvent};
+use crate::service::{EventFilter, EventKind, FeedPosition, FeedStart, FollowRequest, Followed, LoggedEvent};
 
 /// Events after a place in the mutation log.
 #[derive(Serialize, JsonSchema)]
@@ -132,13 +132,9 @@ impl EventsOut {
 
 impl EventOut {
     fn new(event: LoggedEvent, network: NetworkId) -> Self {
+        let kind = type_of(EventKind::of(&event));
         let LoggedEvent { position, at, key_id, actor, record } = event;
         let record = record.unwrap_or_default();
-        let kind = match (record.kind, key_id) {
-            (Some(kind), _) => type_of(kind),
-            (None, Some(_)) => "talos.key.changed",
-            (None, None) => "talos.actor.changed",
-        };
         let ChangeRecord { kind: operation, actor: actor_of_key, caller, replaced_by, changes, .. } = record;
         let key_type = key_id.map(|id| match id.kind() {
             KeyKind::Issued => "issued",
@@ -175,7 +171,12 @@ impl From<FieldChange> for FieldChangeOut {
     }
 }
 
-const fn type_of(kind: ChangeKind) -> &'static str {
+const fn type_of(kind: EventKind) -> &'static str {
+    let kind = match kind {
+        EventKind::Known(kind) => kind,
+        EventKind::OfKey => return "talos.key.changed",
+        EventKind::OfActor => return "talos.actor.changed",
+    };
     match kind {
         ChangeKind::Issue => "talos.key.issued",
         ChangeKind::Import => "talos.key.imported",
@@ -247,7 +248,10 @@ pub(crate) fn follow_request(pairs: Vec<(String, String)>) -> Result<FollowReque
             "page_size" => request.page_size = page_size(&value)?,
             "type" => request.filter.kinds = kinds(&value)?,
             "key_id" | "actor_id" if value.is_empty() => {}
-            "key_id" => request.filter.key_id = Some(value),
+            "key_id" => {
+                let id = KeyId::parse_any(&value).ok_or_else(|| ApiError::field("key_id", NO_KEY_ID))?;
+                request.filter.key_id = Some(id);
+            }
             "actor_id" => request.filter.actor = Some(value),
             _ => return Ok(false),
         }
@@ -256,11 +260,18 @@ pub(crate) fn follow_request(pairs: Vec<(String, String)>) -> Result<FollowReque
     Ok(request)
 }
 
+/// Problem of a text that no key has as its id.
+const NO_KEY_ID: &str = "must be the id of a key: a UUID, or the 64 hex digits of an imported one";
+
 /// Parses types of events, separated by commas.
-fn kinds(text: &str) -> Result<Vec<ChangeKind>, ApiError> {
-    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
-    let kind = |name: &str| ChangeKind::ALL.into_iter().find(|kind| type_of(*kind) == name);
-    let kinds: Option<Vec<ChangeKind>> = names.map(kind).collect();
+fn kinds(text: &str) -> Result<Vec<EventKind>, ApiError> {
+    if text.is_empty() {
+        return Ok(vec![]);
+    }
+    let all =
+        || ChangeKind::ALL.map(EventKind::Known).into_iter().chain([EventKind::OfKey, EventKind::OfActor]);
+    let kind = |name: &str| all().find(|kind| type_of(*kind) == name.trim());
+    let kinds: Option<Vec<EventKind>> = text.split(',').map(kind).collect();
     let problem = "must be types of events such as talos.key.revoked, separated by commas";
     kinds.ok_or_else(|| ApiError::field("type", problem))
 }
@@ -299,7 +310,10 @@ mod tests {
         assert_eq!((request.wait.as_secs(), request.page_size), (30, 5));
         assert!(request.filter.kinds.is_empty());
         let request = read(&[("type", "talos.key.revoked, talos.actor.suspended"), ("key_id", "")]).unwrap();
-        assert_eq!(request.filter.kinds, [ChangeKind::Revoke, ChangeKind::SuspendActor]);
+        let known = [ChangeKind::Revoke, ChangeKind::SuspendActor].map(EventKind::Known);
+        assert_eq!(request.filter.kinds, known);
+        let request = read(&[("type", "talos.key.changed,talos.actor.changed")]).unwrap();
+        assert_eq!(request.filter.kinds, [EventKind::OfKey, EventKind::OfActor]);
         assert_eq!(request.filter.key_id, None);
         for bad in [
             &[("after", "1"), ("after", "1")][..],
@@ -309,6 +323,8 @@ mod tests {
             &[("page_size", "-1")],
             &[("afetr", "1")],
             &[("type", "talos.key.lost")],
+            &[("type", ",")],
+            &[("key_id", "nonesuch")],
             &[("type", "talos.key.issued"), ("type", "talos.key.revoked")],
         ] {
             assert!(read(bad).is_err(), "{bad:?}");

@@ -291,12 +291,17 @@ pub(crate) fn update(mask: &UpdateMask, body: KeyBody) -> Result<(Fixed, Update)
     update.expiry = expiry(
         named("expire_time", full(&body.expire_time) && !was_read).then_some(body.expire_time.as_deref()),
         named("ttl", full(&body.ttl)).then_some(body.ttl.as_deref()),
+        mask,
     )?;
     Ok((fixed, update))
 }
 
-/// Returns the new expiry, from those of the two fields that the mask names.
-fn expiry(time: Option<Option<&str>>, lifetime: Option<Option<&str>>) -> Result<Option<Expiry>, ApiError> {
+/// Returns the new expiry, from those of the two fields that count.
+fn expiry(
+    time: Option<Option<&str>>,
+    lifetime: Option<Option<&str>>,
+    mask: &UpdateMask,
+) -> Result<Option<Expiry>, ApiError> {
     let unset = |name| ApiError::field(name, "must be set where update_mask names it");
     match (time, lifetime) {
         (None, None) => Ok(None),
@@ -305,6 +310,9 @@ fn expiry(time: Option<Option<&str>>, lifetime: Option<Option<&str>>) -> Result<
             Ok(Some(Expiry::At(time)))
         }
         (None, Some(text)) => Ok(Some(Expiry::After(ttl(text)?.ok_or_else(|| unset("ttl"))?))),
+        (Some(_), Some(_)) if *mask == UpdateMask::Populated => {
+            Err(ApiError::field("ttl", "may not stand beside expire_time; set one of the two"))
+        }
         (Some(_), Some(_)) => Err(mask_error("may name one of expire_time and ttl")),
     }
 }
@@ -381,6 +389,7 @@ mod tests {
         assert_eq!(refused("ttl", "{}").as_deref(), Some("ttl"));
         assert_eq!(refused("expire_time", r#"{"expire_time":"soon"}"#).as_deref(), Some("expire_time"));
         assert_eq!(refused("expire_time,ttl", body).as_deref(), Some("update_mask"));
+        assert_eq!(refused("", body).as_deref(), Some("ttl"));
     }
 
     #[test]
