@@ -3,7 +3,7 @@
 
 mod race;
 mod restarts;
-mod way;
+mod stream_proxy;
 
 use serde_json::{Value, json};
 

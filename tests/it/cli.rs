@@ -6,6 +6,7 @@ mod connection;
 mod credentials;
 mod erase;
 mod failures;
+mod first_steps;
 mod formats;
 mod help;
 mod imported;
@@ -14,7 +15,6 @@ mod issued;
 mod jwk;
 mod list;
 mod migrate;
-mod newcomer;
 mod suspend;
 
 use std::process::{Command, Output, Stdio};

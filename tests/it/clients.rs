@@ -35,9 +35,9 @@ async fn grpcio_calls_in_every_way_that_its_settings_allow() {
     let (good, bad) = (request(&key.secret), request(&format!("{}x", key.secret)));
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/grpc_client.py");
     let address = talos.authz.0.to_string();
-    let told =
+    let output =
         python::run_for(GRPCIO_TIMEOUT, "TALOS_TEST_GRPC_PYTHONPATH", &[script, &address, &good, &bad]).await;
-    println!("{told}");
+    println!("{output}");
     talos.check(Check::bearer(&key.secret)).await.allowed();
 }
 

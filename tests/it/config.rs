@@ -41,10 +41,10 @@ async fn a_good_file_is_ok() {
     {
         let output = setup.run(arguments).await;
         assert_eq!((output.status.code(), out(&output).as_str()), (Some(0), "ok\n"), "{}", err(&output));
-        let told = err(&output);
-        assert!(told.contains("warning: secrets.hmac.current"), "{told}");
-        assert!(told.contains("warning: TALOS_CACHE_TTTL: unknown variable"), "{told}");
-        assert!(!told.contains("hunter2"), "{told}");
+        let message = err(&output);
+        assert!(message.contains("warning: secrets.hmac.current"), "{message}");
+        assert!(message.contains("warning: TALOS_CACHE_TTTL: unknown variable"), "{message}");
+        assert!(!message.contains("hunter2"), "{message}");
     }
 }
 
@@ -56,7 +56,7 @@ async fn every_problem_has_a_line() {
     let output = setup.run(&["config", "check", "talos.yaml"]).await;
     assert_eq!(output.status.code(), Some(64), "{}", err(&output));
     assert_eq!(out(&output), "");
-    let told = err(&output);
+    let message = err(&output);
     for problem in [
         "serve.http.prt: unknown key (talos.yaml)",
         "serve.authz.port: must be a whole number from 0 (TALOS_SERVE_AUTHZ_PORT)",
@@ -64,9 +64,9 @@ async fn every_problem_has_a_line() {
         "secrets.hmac.current: must have at least 32 characters (talos.yaml)",
         "cache.ttl: must be above 0 (talos.yaml)",
     ] {
-        assert!(told.lines().any(|line| line.starts_with(problem)), "{problem}\n{told}");
+        assert!(message.lines().any(|line| line.starts_with(problem)), "{problem}\n{message}");
     }
-    assert!(!told.contains("hunter2"), "{told}");
+    assert!(!message.contains("hunter2"), "{message}");
 
     // The admin plane's rules are none of the others'.
     let setup = with_file("serve: {http: {host: 0.0.0.0}}\n");
@@ -104,12 +104,12 @@ async fn key_sets_are_read_and_fetched_only_if_asked() {
     let setup =
         ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"].into_iter().fold(setup, Setup::unset);
     let setup = setup.unset("TALOS_CREDENTIALS_DERIVED_TOKENS_JWT_SIGNING_KEYS_URLS");
-    for (yaml, more, code, told) in cases {
+    for (yaml, more, code, message) in cases {
         std::fs::write(setup.path("talos.yaml"), &yaml).must("writing a configuration");
         let arguments: Vec<&str> = ["config", "check", "talos.yaml"].into_iter().chain(more).collect();
         let output = setup.run(&arguments).await;
         assert_eq!(output.status.code(), Some(code), "{yaml}: {}", err(&output));
-        assert!(err(&output).contains(told), "{yaml}: {}", err(&output));
+        assert!(err(&output).contains(message), "{yaml}: {}", err(&output));
         assert!(!err(&output).contains("hunter2"), "{}", err(&output));
     }
 }

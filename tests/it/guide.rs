@@ -105,7 +105,7 @@ async fn a_deployment_of_its_own_comes_up_as_the_page_says() {
         .set("REDIS", &format!("localhost:{}", redis.port))
         .set("REDIS_CA", &redis_ca.display().to_string());
     let said = follow(setup, "deploy.md").await;
-    for told in [
+    for output in [
         "fresh",
         "spiffe://example.com/operator",
         "user:1",
@@ -114,7 +114,7 @@ async fn a_deployment_of_its_own_comes_up_as_the_page_says() {
         r#""kid":"one""#,
         "breaker closed",
     ] {
-        assert!(said.contains(told), "no {told} in {said}");
+        assert!(said.contains(output), "no {output} in {said}");
     }
 }
 

@@ -40,25 +40,25 @@ async fn a_unit_that_is_not_enforced_is_reported_by_response_and_log() {
     let talos = &edge.talos;
     for unit in ["content-bytes", "concurrent-requests"] {
         let policy = json!({ "quota": "1", "window": "3600s", "unit": unit });
-        let told =
+        let output =
             format!("299 talos \"rate_limit_policy.unit: {unit} is stored and reported, not enforced\"");
         let body = json!({ "name": "n", "actor_id": "a", "rate_limit_policy": policy });
         let issued = talos.admin.post(ISSUED, &body).await.expect(201);
-        assert_eq!(issued.header("warning"), Some(told.as_str()));
+        assert_eq!(issued.header("warning"), Some(output.as_str()));
         let issued = issued.json();
         assert_eq!(issued.at("/issued_api_key/rate_limit_policy"), &policy);
         let path = format!("{ISSUED}/{}", issued.text("/issued_api_key/key_id"));
         let change = Call::new("PATCH", &path).json(&json!({ "rate_limit_policy": policy }));
         let changed = talos.admin.send(Version::Http1, change).await.expect(200);
-        assert_eq!(changed.header("warning"), Some(told.as_str()));
+        assert_eq!(changed.header("warning"), Some(output.as_str()));
         let mut import = body.clone();
         import["raw_key"] = json!(format!("legacy-{unit}"));
         let batch = json!({ "requests": [import] });
         let imported = talos.admin.post(&format!("{IMPORTED}:batchCreate"), &batch).await.expect(200);
-        assert_eq!(imported.header("warning"), Some(told.as_str()));
+        assert_eq!(imported.header("warning"), Some(output.as_str()));
         let secret = issued.text("/secret");
         let verified = talos.admin.post(VERIFY, &json!({ "credential": secret })).await.expect(200);
-        assert_eq!(verified.header("warning"), Some(told.as_str()));
+        assert_eq!(verified.header("warning"), Some(output.as_str()));
         // This limit refuses nobody.
         for version in [Version::Http1, Version::Http2, Version::Http1] {
             let reply = edge.send(version, Call::get("/").bearer(secret)).await.expect(200);
@@ -67,7 +67,7 @@ async fn a_unit_that_is_not_enforced_is_reported_by_response_and_log() {
             edge.seen();
         }
         let rotated = talos.admin.post(&format!("{path}:rotate"), &json!({})).await.expect(201);
-        assert_eq!(rotated.header("warning"), Some(told.as_str()));
+        assert_eq!(rotated.header("warning"), Some(output.as_str()));
         let log = talos.process.log();
         let line = format!("a rate limit in this unit is stored and reported, not enforced unit=\"{unit}\"");
         assert_eq!(log.matches(&line).count(), 4, "{log}");

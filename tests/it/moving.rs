@@ -45,8 +45,8 @@ const FILES: [(&str, &str, &[&str]); 5] = [
 ];
 
 /// The block of YAML that the message lists.
-fn lines_of(told: &str) -> Value {
-    let Some((_, rest)) = told.split_once("add these lines to the file:\n") else { return json!({}) };
+fn lines_of(output: &str) -> Value {
+    let Some((_, rest)) = output.split_once("add these lines to the file:\n") else { return json!({}) };
     let block: Vec<&str> = rest.lines().take_while(|line| line.starts_with("    ")).collect();
     serde_norway::from_str(&block.join("\n")).must(rest)
 }
@@ -107,8 +107,8 @@ async fn derived_tokens_live_as_long_as_the_setting_allows() {
     };
     let talos = Talos::start().await;
     derive(&talos, "24h").await.expect(200);
-    let told = derive(&talos, "168h").await.expect_bad_request();
-    assert!(told.contains("credentials.derived_tokens.max_ttl"), "{told}");
+    let output = derive(&talos, "168h").await.expect_bad_request();
+    assert!(output.contains("credentials.derived_tokens.max_ttl"), "{output}");
     let talos = Setup::new().set("TALOS_CREDENTIALS_DERIVED_TOKENS_MAX_TTL", "168h").start().await;
     derive(&talos, "168h").await.expect(200);
 }
@@ -162,12 +162,12 @@ async fn unadopted_keys_are_reported() {
         "INSERT INTO issued_api_keys (nid, key_id, name) VALUES ('00000000-0000-0000-0000-000000000000', '{id}', 'old')"
     ));
     let talos = setup.start().await;
-    let told = "the database holds keys of Ory Talos that are unknown here (in issued_api_keys)";
-    assert!(talos.process.log().contains(told), "{}", talos.process.log());
+    let line = "the database holds keys of Ory Talos that are unknown here (in issued_api_keys)";
+    assert!(talos.process.log().contains(line), "{}", talos.process.log());
     let problems = status(&talos).await["problems"].to_string();
-    assert!(problems.contains(told) && problems.contains("talos migrate adopt"), "{problems}");
+    assert!(problems.contains(line) && problems.contains("talos migrate adopt"), "{problems}");
     let up = Ran::from(setup.run(&["migrate", "up"]).await);
-    assert!(up.code == 0 && up.stderr.contains(told), "{up:#?}");
+    assert!(up.code == 0 && up.stderr.contains(line), "{up:#?}");
 
     let now = "2026-01-01T00:00:00Z";
     let key = json!({ "key_id": id, "name": "old", "actor_id": "user:1", "status": "KEY_STATUS_ACTIVE",
@@ -177,10 +177,10 @@ async fn unadopted_keys_are_reported() {
     until("the problem is gone", async || (status(&talos).await["problems"] == json!([])).then_some(()))
         .await;
     // A restart has nothing to tell of; its log goes on in the same file.
-    let before = talos.process.log().matches(told).count();
+    let before = talos.process.log().matches(line).count();
     talos.stop().await;
     let talos = setup.start().await;
-    assert_eq!(talos.process.log().matches(told).count(), before);
+    assert_eq!(talos.process.log().matches(line).count(), before);
 }
 
 /// The vendor's own tables in the way are named, not only a failed statement.
@@ -238,7 +238,7 @@ async fn addresses_are_judged_as_the_page_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unsupported_settings_are_named() {
-    for (file, told) in [
+    for (file, problem) in [
         ("tracing: {exporter: jaeger}\n", "tracing.exporter: "),
         ("secrets: {default: {current: x}}\n", "secrets.default: unknown key"),
         ("db: {dsn: 'oracle://x'}\n", "db.dsn"),
@@ -246,7 +246,7 @@ async fn unsupported_settings_are_named() {
         let setup = Setup::bare().set("TALOS_SECRETS_HMAC_CURRENT", HMAC_SECRET);
         std::fs::write(setup.path("talos.yaml"), file).must("a configuration");
         let said = Ran::from(setup.run(&["--config", "talos.yaml", "serve"]).await);
-        assert!(said.code != 0 && said.stderr.contains(told), "{file}: {said:#?}");
+        assert!(said.code != 0 && said.stderr.contains(problem), "{file}: {said:#?}");
     }
     let said = Ran::from(Setup::bare().run(&["proxy", "--upstream", "http://x"]).await).expect(64);
     assert!(said.stderr.contains("talos serve authz"), "{}", said.stderr);

@@ -24,8 +24,8 @@ async fn the_commands_of_the_command_line_page_work() {
     let ran = feed(shell(&cli.setup), &script).await;
     assert_eq!(ran.code, 0, "{script}\n{ran:#?}");
     // Each command says something of its own.
-    for told in ["KEY ID", "true", "ACTIVE", "revoked"] {
-        assert!(format!("{}{}", ran.stdout, ran.stderr).contains(told), "no {told} in {ran:#?}");
+    for output in ["KEY ID", "true", "ACTIVE", "revoked"] {
+        assert!(format!("{}{}", ran.stdout, ran.stderr).contains(output), "no {output} in {ran:#?}");
     }
 }
 

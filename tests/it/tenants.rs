@@ -359,7 +359,7 @@ async fn a_network_has_what_its_file_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_that_a_network_file_may_not_set_are_named() {
-    for (own, told) in [
+    for (own, output) in [
         ("serve: {http: {port: 1}}", "serve.http.port: cannot be set for one network; credentials, secrets"),
         ("cache: {enabled: false}", "cache.enabled: cannot be set for one network"),
         ("multitenancy: {enabled: false}", "multitenancy.enabled: cannot be set for one network"),
@@ -368,7 +368,7 @@ async fn keys_that_a_network_file_may_not_set_are_named() {
         ("[]", "must be a mapping of keys to values"),
     ] {
         let written = two(Setup::new(), Some(own)).refused().await;
-        assert!(written.contains(told) && written.contains("b.yaml"), "{own}: {written}");
+        assert!(written.contains(output) && written.contains("b.yaml"), "{own}: {written}");
         assert!(!written.contains("short"), "{written}");
     }
     let missing = Setup::new().set("TALOS_MULTITENANCY_ENABLED", "true").set(
@@ -377,7 +377,7 @@ async fn keys_that_a_network_file_may_not_set_are_named() {
     );
     let written = missing.refused().await;
     assert!(written.contains("none.yaml: cannot be read"), "{written}");
-    for (networks, told) in [
+    for (networks, output) in [
         (json!([{ "hostname": "a b", "id": A_ID }]), "networks[0].hostname: must be a host's name"),
         (json!([{ "hostname": A, "id": "one" }]), "networks[0].id: must be a UUID"),
         (
@@ -391,7 +391,7 @@ async fn keys_that_a_network_file_may_not_set_are_named() {
     ] {
         let setup = Setup::new().set("TALOS_MULTITENANCY_ENABLED", "true");
         let written = setup.set("TALOS_MULTITENANCY_NETWORKS", &networks.to_string()).refused().await;
-        assert!(written.contains(told), "{networks}: {written}");
+        assert!(written.contains(output), "{networks}: {written}");
     }
 }
 

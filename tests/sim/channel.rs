@@ -38,7 +38,7 @@ impl<T> Channel<T> {
         let delay = {
             let state = &mut *world.state();
             let (least, end) = state.pipes[self.instance].latency;
-            state.chance.within(least, end) * 1_000
+            state.random.within(least, end) * 1_000
         };
         {
             let mut inner = self.inner.lock();

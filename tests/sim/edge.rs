@@ -80,7 +80,7 @@ async fn serve(service: Arc<Service>, closing: Closing<edge::FromModule, FromSer
     let mut progress = service.freshness.progress();
     let push_delay = Duration::from_millis(world.state().push_delay);
     let (mut pushed_at, mut push_at, mut ticked_at) = (Instant::now(), None, Instant::now());
-    let mut lies = Lies::default();
+    let mut mutated = MutatedAnswers::default();
     loop {
         let silent_at = ticked_at + MAX_SILENCE;
         tokio::select! {
@@ -95,7 +95,7 @@ async fn serve(service: Arc<Service>, closing: Closing<edge::FromModule, FromSer
                     let changes = update.changes.iter();
                     let changes = changes.map(|one| Change { slot: one.slot, value: one.value }).collect();
                     let age = update.age.map(|age| age.as_micros() as u64);
-                    let (age, changes) = lies.tell(&service.freshness, age, changes, |late| {
+                    let (age, changes) = mutated.apply(&service.freshness, age, changes, |late| {
                         send(&world, &stream, from_server::Message::Forget(Forget { changes: late }));
                     });
                     let knowledge = Knowledge { tick: tick.id, age_micros: age, changes, generation: 1 };
@@ -197,19 +197,19 @@ fn entry_of(ask: &Ask, entry: &Entry) -> edge::Entry {
     }
 }
 
-/// Lies of a server whose checks are taken out.
+/// MutatedAnswers of a server whose checks are taken out.
 #[derive(Default)]
-struct Lies {
+struct MutatedAnswers {
     /// Changes that are kept for the next answer.
     late: Vec<Change>,
     /// The lease that was seen last, and its start by the clock that stands still in a suspend.
     lease: Option<(BootTime, u64)>,
 }
 
-impl Lies {
+impl MutatedAnswers {
     /// Returns what an answer says instead of this age and these changes. `send_late` sends those
     /// of the answer before.
-    fn tell(
+    fn apply(
         &mut self,
         freshness: &Freshness,
         age: Option<u64>,

@@ -19,8 +19,8 @@ mod switchover;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use crate::chance::Chance;
 use crate::plan::INSTANCES;
+use crate::random::Random;
 use crate::world::World;
 
 /// Fault of the world, from its beginning to its end.
@@ -49,7 +49,7 @@ pub struct Stage<'a> {
 }
 
 /// Makes a fault with properties of its own, rather at the instance that has most of them.
-type Kind = fn(&mut Chance, usize) -> Box<dyn Fault>;
+type Kind = fn(&mut Random, usize) -> Box<dyn Fault>;
 
 /// All kinds, with their weights.
 const KINDS: &[(u64, Kind)] = &[
@@ -78,30 +78,30 @@ pub struct Step {
 }
 
 /// Makes a sequence of faults, as outages are made of.
-type Sequence = fn(&mut Chance, usize) -> Vec<Step>;
+type Sequence = fn(&mut Random, usize) -> Vec<Step>;
 
 /// All sequences, with their weights.
 const SEQUENCES: &[(u64, Sequence)] = &[
     (3, sequences::stalled_outage),
-    (6, sequences::fitful_sleep),
+    (6, sequences::repeated_standstills),
     (3, sequences::late_answers),
     (3, sequences::two_switchovers),
     (3, sequences::silent_module),
 ];
 
 /// Chooses a sequence, rather at the instance `focus`.
-pub fn choose_sequence(chance: &mut Chance, focus: usize) -> Vec<Step> {
-    weighted(chance, SEQUENCES)(chance, focus)
+pub fn choose_sequence(random: &mut Random, focus: usize) -> Vec<Step> {
+    weighted(random, SEQUENCES)(random, focus)
 }
 
 /// Chooses a fault, rather at the instance `focus`: outages are made of faults that meet.
-pub fn choose(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
-    weighted(chance, KINDS)(chance, focus)
+pub fn choose(random: &mut Random, focus: usize) -> Box<dyn Fault> {
+    weighted(random, KINDS)(random, focus)
 }
 
-fn weighted<T: Copy>(chance: &mut Chance, kinds: &[(u64, T)]) -> T {
+fn weighted<T: Copy>(random: &mut Random, kinds: &[(u64, T)]) -> T {
     let total = kinds.iter().map(|(weight, _)| weight).sum();
-    let mut choice = chance.within(0, total);
+    let mut choice = random.within(0, total);
     for (weight, kind) in kinds {
         match choice.checked_sub(*weight) {
             Some(rest) => choice = rest,
@@ -112,16 +112,16 @@ fn weighted<T: Copy>(chance: &mut Chance, kinds: &[(u64, T)]) -> T {
 }
 
 /// Chooses the instances that are concerned: one, or all.
-fn some_instances(chance: &mut Chance, focus: usize) -> Vec<usize> {
-    match chance.percent(60) {
-        true => vec![one_instance(chance, focus)],
+fn some_instances(random: &mut Random, focus: usize) -> Vec<usize> {
+    match random.percent(60) {
+        true => vec![one_instance(random, focus)],
         false => (0..INSTANCES).collect(),
     }
 }
 
-fn one_instance(chance: &mut Chance, focus: usize) -> usize {
-    match chance.percent(70) {
+fn one_instance(random: &mut Random, focus: usize) -> usize {
+    match random.percent(70) {
         true => focus,
-        false => chance.within(0, INSTANCES as u64) as usize,
+        false => random.within(0, INSTANCES as u64) as usize,
     }
 }

@@ -11,7 +11,6 @@
     reason = "a test that can't go on panics"
 )]
 
-mod chance;
 mod channel;
 mod dialect;
 mod drawing;
@@ -25,6 +24,7 @@ mod judge;
 mod pipe;
 mod plan;
 mod races;
+mod random;
 mod redis;
 mod run;
 mod scheduler;

@@ -1,8 +1,8 @@
 //! Plan of a simulation, made from its seed: settings, requests of clients, and faults.
 
-use crate::chance::Chance;
 use crate::faults::{self, Fault};
 use crate::races;
+use crate::random::Random;
 use crate::scheduler::START;
 use crate::world::Terms;
 
@@ -87,61 +87,61 @@ pub struct Planned {
 
 impl Plan {
     pub fn new(seed: u64) -> Self {
-        let mut chance = Chance::new(seed);
-        let grace = *chance.one_of(&[0, 0, 20 * SECOND, 60 * SECOND, 60 * SECOND]);
-        let latency = *chance.one_of(&[(0, 3), (0, 3), (0, 12), (6, 24)]);
-        let has_redis = chance.percent(60);
-        let relay = if has_redis { *chance.one_of(&[0, 10 * SECOND, 10 * SECOND]) } else { 0 };
+        let mut random = Random::new(seed);
+        let grace = *random.one_of(&[0, 0, 20 * SECOND, 60 * SECOND, 60 * SECOND]);
+        let latency = *random.one_of(&[(0, 3), (0, 3), (0, 12), (6, 24)]);
+        let has_redis = random.percent(60);
+        let relay = if has_redis { *random.one_of(&[0, 10 * SECOND, 10 * SECOND]) } else { 0 };
         let terms = Terms { lease: 5 * SECOND, poll: SECOND, grace, relay, has_redis, latency };
-        let focus = chance.within(0, INSTANCES as u64) as usize;
-        let centre = chance.within(CALM_START, LAST_FAULT) / MILLI * MILLI;
-        let count = chance.within(1, 6);
-        let faults: Vec<Planned> = (0..count).flat_map(|_| planned(&mut chance, focus, centre)).collect();
+        let focus = random.within(0, INSTANCES as u64) as usize;
+        let centre = random.within(CALM_START, LAST_FAULT) / MILLI * MILLI;
+        let count = random.within(1, 6);
+        let faults: Vec<Planned> = (0..count).flat_map(|_| planned(&mut random, focus, centre)).collect();
         let last = faults.iter().map(|fault| fault.until).max().unwrap_or(START);
         let end = last + CALM_END;
-        let mut requests: Vec<Vec<Request>> = (0..INSTANCES).map(|_| requests(&mut chance, end)).collect();
-        for (instance, request) in races::make(&mut chance, &faults, terms, (focus, end)) {
+        let mut requests: Vec<Vec<Request>> = (0..INSTANCES).map(|_| requests(&mut random, end)).collect();
+        for (instance, request) in races::make(&mut random, &faults, terms, (focus, end)) {
             requests[instance].push(request);
         }
         // In some plans nothing changes any more from a little after the last fault on.
         let begun = faults.iter().map(|fault| fault.from).max().unwrap_or(START);
-        let last_change = if chance.percent(50) { begun + 100 * MILLI } else { end };
+        let last_change = if random.percent(50) { begun + 100 * MILLI } else { end };
         for requests in &mut requests {
             requests.retain(|request| request.action == Action::Check || request.at <= last_change);
             requests.sort_by_key(|request| request.at);
         }
-        let push_delay = *chance.one_of(&[0, 0, 40, 800]);
-        let visits = visits(&mut chance, end);
+        let push_delay = *random.one_of(&[0, 0, 40, 800]);
+        let visits = visits(&mut random, end);
         Self { seed, terms, requests, faults, envoy: focus, push_delay, visits, end }
     }
 }
 
 /// Plans a fault, or a sequence of them: often soon after a time that many of them share.
-fn planned(chance: &mut Chance, focus: usize, centre: u64) -> Vec<Planned> {
-    let from = match chance.percent(60) {
-        true => START + centre + chance.within(0, BURST / MILLI) * MILLI,
-        false => START + chance.within(CALM_START / MILLI, LAST_FAULT / MILLI) * MILLI,
+fn planned(random: &mut Random, focus: usize, centre: u64) -> Vec<Planned> {
+    let from = match random.percent(60) {
+        true => START + centre + random.within(0, BURST / MILLI) * MILLI,
+        false => START + random.within(CALM_START / MILLI, LAST_FAULT / MILLI) * MILLI,
     };
-    if chance.percent(30) {
-        let steps = faults::choose_sequence(chance, focus).into_iter();
+    if random.percent(30) {
+        let steps = faults::choose_sequence(random, focus).into_iter();
         let planned = steps.map(|step| {
             let from = from + step.after * MILLI;
             Planned { from, until: from + step.millis * MILLI, fault: step.fault }
         });
         return planned.collect();
     }
-    let millis = chance.within(1, MAX_FAULT / MILLI);
-    let fault = faults::choose(chance, focus);
+    let millis = random.within(1, MAX_FAULT / MILLI);
+    let fault = faults::choose(random, focus);
     let until = from + fault.millis().unwrap_or(millis) * MILLI;
     vec![Planned { from, until, fault }]
 }
 
 /// Makes the requests to one instance.
-fn requests(chance: &mut Chance, end: u64) -> Vec<Request> {
+fn requests(random: &mut Random, end: u64) -> Vec<Request> {
     let mut requests = vec![];
-    let mut at = START + chance.within(500, 1_000) * MILLI;
+    let mut at = START + random.within(500, 1_000) * MILLI;
     while at < end {
-        let action = match chance.within(0, 100) {
+        let action = match random.within(0, 100) {
             _ if requests.len() < 2 => Action::Issue,
             0..=1 => Action::Issue,
             2..=3 => Action::Revoke,
@@ -151,19 +151,19 @@ fn requests(chance: &mut Chance, end: u64) -> Vec<Request> {
             9..=10 => Action::ResumeActor,
             _ => Action::Check,
         };
-        requests.push(Request { at, action, pick: chance.bits(), about: About::Any });
-        at += chance.within(60, 1_100) * MILLI;
+        requests.push(Request { at, action, pick: random.bits(), about: About::Any });
+        at += random.within(60, 1_100) * MILLI;
     }
     requests
 }
 
 /// Makes the requests to an Envoy.
-fn visits(chance: &mut Chance, end: u64) -> Vec<Visit> {
+fn visits(random: &mut Random, end: u64) -> Vec<Visit> {
     let mut visits = vec![];
-    let mut at = START + chance.within(1_500, 2_500) * MILLI;
+    let mut at = START + random.within(1_500, 2_500) * MILLI;
     while at < end {
-        visits.push(Visit { at, pick: chance.bits() });
-        at += chance.within(10, 400) * MILLI;
+        visits.push(Visit { at, pick: random.bits() });
+        at += random.within(10, 400) * MILLI;
     }
     visits
 }

@@ -1,8 +1,8 @@
 //! Requests about one key at several instances within moments of each other: it is asked for while
 //! it changes, and for long after.
 
-use crate::chance::Chance;
 use crate::plan::{About, Action, INSTANCES, Planned, Request};
+use crate::random::Random;
 use crate::scheduler::START;
 use crate::world::Terms;
 
@@ -19,39 +19,44 @@ const FINAL: u64 = 3_500 * MILLI;
 /// Makes the races of a plan: some at any time, more around faults. Returns the requests with their
 /// instances.
 pub fn make(
-    chance: &mut Chance,
+    random: &mut Random,
     faults: &[Planned],
     terms: Terms,
     (envoy, end): (usize, u64),
 ) -> Vec<(usize, Request)> {
     let mut times = vec![];
-    let mut at = START + chance.within(1, INTERVAL);
+    let mut at = START + random.within(1, INTERVAL);
     while at < end {
         times.push((at, 30));
-        at += chance.within(1, INTERVAL * 2);
+        at += random.within(1, INTERVAL * 2);
     }
     for fault in faults {
-        for _ in 0..chance.within(1, 4) {
+        for _ in 0..random.within(1, 4) {
             // What is written right before a fault is what it may lose.
-            let is_before = chance.percent(40);
+            let is_before = random.percent(40);
             times.push(match is_before {
-                true => (fault.from - chance.within(0, AROUND.0), 20),
-                false => (fault.from + chance.within(0, AROUND.1), 55),
+                true => (fault.from - random.within(0, AROUND.0), 20),
+                false => (fault.from + random.within(0, AROUND.1), 55),
             });
         }
-        times.extend(chance.percent(50).then(|| (fault.until + chance.within(0, AROUND.1) - AROUND.0, 30)));
+        times.extend(random.percent(50).then(|| (fault.until + random.within(0, AROUND.1) - AROUND.0, 30)));
     }
     let mut requests = vec![];
     for (race, (at, old)) in times.iter().enumerate() {
-        let is_old = chance.percent(*old);
-        requests.extend(one(chance, race, (*at).max(START + 2_000 * MILLI), is_old, (terms, end)));
+        let is_old = random.percent(*old);
+        requests.extend(one(random, race, (*at).max(START + 2_000 * MILLI), is_old, (terms, end)));
     }
     for (index, fault) in faults.iter().enumerate() {
-        requests.extend(last_words(chance, times.len() + index, fault.from, (terms, end)));
-        requests.extend(afterwards(chance, fault.until));
-        requests.extend(ends_of_known(chance, fault.from, envoy));
-        if chance.percent(60) {
-            requests.extend(newcomer(chance, times.len() + faults.len() + index, fault.from, terms));
+        requests.extend(change_before_fault(random, times.len() + index, fault.from, (terms, end)));
+        requests.extend(checks_after_fault(random, fault.until));
+        requests.extend(ends_of_known(random, fault.from, envoy));
+        if random.percent(60) {
+            requests.extend(key_issued_in_fault(
+                random,
+                times.len() + faults.len() + index,
+                fault.from,
+                terms,
+            ));
         }
     }
     requests
@@ -59,19 +64,19 @@ pub fn make(
 
 /// Makes a key soon after a fault began, asks for it everywhere at once, and again past the bound:
 /// who was told that there is none has to know better by then.
-fn newcomer(chance: &mut Chance, race: usize, from: u64, terms: Terms) -> Vec<(usize, Request)> {
+fn key_issued_in_fault(random: &mut Random, race: usize, from: u64, terms: Terms) -> Vec<(usize, Request)> {
     let takes = (terms.latency.0 + terms.latency.1) * MILLI / 2 * MESSAGES.1 + 15 * MILLI;
-    let issued = from + chance.within(0, 1_500) * MILLI;
+    let issued = from + random.within(0, 1_500) * MILLI;
     let mut requests = vec![];
     let mut add = |instance: usize, at: u64, action, pick| {
         requests.push((instance, Request { at: at / MILLI * MILLI, action, pick, about: About::Race(race) }));
     };
-    add(chance.within(0, INSTANCES as u64) as usize, issued, Action::Issue, chance.bits());
+    add(random.within(0, INSTANCES as u64) as usize, issued, Action::Issue, random.bits());
     for asked in 0..INSTANCES {
         for (first, end) in [(takes, takes + 700 * MILLI), (terms.lease, terms.lease * 2)] {
             (0..2).for_each(|_| {
-                let at = issued + chance.within(first, end);
-                add(asked, at, Action::Check, chance.bits());
+                let at = issued + random.within(first, end);
+                add(asked, at, Action::Check, random.bits());
             });
         }
     }
@@ -80,12 +85,12 @@ fn newcomer(chance: &mut Chance, race: usize, from: u64, terms: Terms) -> Vec<(u
 
 /// Makes Checks of what each instance remembers when a fault ends: a process that was cut off or
 /// stood still may not know yet that it ended.
-fn afterwards(chance: &mut Chance, until: u64) -> Vec<(usize, Request)> {
+fn checks_after_fault(random: &mut Random, until: u64) -> Vec<(usize, Request)> {
     let mut requests = vec![];
     for asked in 0..INSTANCES {
         // One for each key.
         for pick in 0..8 {
-            let at = until / MILLI * MILLI - 1_500 * MILLI + chance.within(0, 2_000) * MILLI;
+            let at = until / MILLI * MILLI - 1_500 * MILLI + random.within(0, 2_000) * MILLI;
             let (action, about) = (Action::Check, About::RememberedBy(asked));
             requests.push((asked, Request { at, action, pick, about }));
         }
@@ -94,33 +99,33 @@ fn afterwards(chance: &mut Chance, until: u64) -> Vec<(usize, Request)> {
 }
 
 /// Ends keys that somebody remembers when a fault begins: an instance, or the Envoy of one.
-fn ends_of_known(chance: &mut Chance, from: u64, envoy: usize) -> Vec<(usize, Request)> {
+fn ends_of_known(random: &mut Random, from: u64, envoy: usize) -> Vec<(usize, Request)> {
     let mut requests = vec![];
     for _ in 0..3 {
-        let thread = *chance.one_of(&[0, 1, 2, INSTANCES + envoy, INSTANCES + envoy]);
-        let at = (from - 500 * MILLI + chance.within(0, 3_500) * MILLI) / MILLI * MILLI;
-        let action = if chance.percent(70) { Action::Suspend } else { Action::Revoke };
-        let changer = chance.within(0, INSTANCES as u64) as usize;
+        let thread = *random.one_of(&[0, 1, 2, INSTANCES + envoy, INSTANCES + envoy]);
+        let at = (from - 500 * MILLI + random.within(0, 3_500) * MILLI) / MILLI * MILLI;
+        let action = if random.percent(70) { Action::Suspend } else { Action::Revoke };
+        let changer = random.within(0, INSTANCES as u64) as usize;
         let about = About::RememberedBy(thread);
-        requests.push((changer, Request { at, action, pick: chance.bits(), about }));
+        requests.push((changer, Request { at, action, pick: random.bits(), about }));
     }
     requests
 }
 
 /// Makes a change of a key right before a fault, and asks for that key at the end only.
-fn last_words(
-    chance: &mut Chance,
+fn change_before_fault(
+    random: &mut Random,
     race: usize,
     from: u64,
     (terms, end): (Terms, u64),
 ) -> Vec<(usize, Request)> {
     let takes = (terms.latency.0 + terms.latency.1) * MILLI / 2 * MESSAGES.1;
-    let at = (from - takes - chance.within(0, 100) * MILLI) / MILLI * MILLI;
-    let (about, pick) = (About::Race(race), chance.bits());
-    let changer = chance.within(0, INSTANCES as u64) as usize;
+    let at = (from - takes - random.within(0, 100) * MILLI) / MILLI * MILLI;
+    let (about, pick) = (About::Race(race), random.bits());
+    let changer = random.within(0, INSTANCES as u64) as usize;
     let mut requests = vec![(changer, Request { at, action: Action::Suspend, pick, about })];
     for asked in 0..INSTANCES {
-        let at = (end - chance.within(0, FINAL)) / MILLI * MILLI;
+        let at = (end - random.within(0, FINAL)) / MILLI * MILLI;
         requests.push((asked, Request { at, action: Action::Check, pick, about }));
     }
     requests
@@ -128,7 +133,7 @@ fn last_words(
 
 /// Makes one race, in which a key ends at about `at`.
 fn one(
-    chance: &mut Chance,
+    random: &mut Random,
     race: usize,
     at: u64,
     is_old: bool,
@@ -138,10 +143,10 @@ fn one(
     let way = (terms.latency.0 + terms.latency.1) * MILLI / 2;
     let takes = way * MESSAGES.1 + 15 * MILLI;
     // An old key is made at that time instead, and ends long after.
-    let lead = *chance.one_of(&[100, 400, 900]) * MILLI;
+    let lead = *random.one_of(&[100, 400, 900]) * MILLI;
     let (issued, at) = match is_old {
-        true => (at, at + chance.within(10_000, 25_000) * MILLI),
-        false => (at - takes - chance.within(lead / 2, lead), at),
+        true => (at, at + random.within(10_000, 25_000) * MILLI),
+        false => (at - takes - random.within(lead / 2, lead), at),
     };
     // The change is committed between these.
     let (early, late) = (at + way * MESSAGES.0, at + takes);
@@ -149,43 +154,43 @@ fn one(
     let mut add = |instance: usize, at: u64, action, pick| {
         requests.push((instance, Request { at: at / MILLI * MILLI, action, pick, about: About::Race(race) }));
     };
-    let instance = |chance: &mut Chance| chance.within(0, INSTANCES as u64) as usize;
-    add(instance(chance), issued, Action::Issue, chance.bits());
-    if chance.percent(30) {
-        let changer = instance(chance);
-        add(changer, issued + (at - issued) / 3, Action::Suspend, chance.bits());
-        add(changer, issued + (at - issued) * 2 / 3, Action::Resume, chance.bits());
+    let instance = |random: &mut Random| random.within(0, INSTANCES as u64) as usize;
+    add(instance(random), issued, Action::Issue, random.bits());
+    if random.percent(30) {
+        let changer = instance(random);
+        add(changer, issued + (at - issued) / 3, Action::Suspend, random.bits());
+        add(changer, issued + (at - issued) * 2 / 3, Action::Resume, random.bits());
     }
-    let changer = instance(chance);
+    let changer = instance(random);
     // Its own lookups would show what it wrote.
-    let is_asked = chance.percent(60);
+    let is_asked = random.percent(60);
     for asked in 0..INSTANCES {
-        add(asked, end - chance.within(0, FINAL), Action::Check, chance.bits());
+        add(asked, end - random.within(0, FINAL), Action::Check, random.bits());
         if asked == changer && !is_asked {
             continue;
         }
         if is_old {
             // New, then known: what is remembered of it from before is gone.
             for (from, until) in [(takes, takes + lease / 2), (lease, lease * 2)] {
-                add(asked, issued + chance.within(from, until), Action::Check, chance.bits());
+                add(asked, issued + random.within(from, until), Action::Check, random.bits());
             }
-        } else if chance.percent(40) {
-            add(asked, chance.within(issued + takes, at), Action::Check, chance.bits());
+        } else if random.percent(40) {
+            add(asked, random.within(issued + takes, at), Action::Check, random.bits());
         }
         // It has to be read while it changes.
-        for _ in 0..chance.within(0, 3) {
-            add(asked, chance.within(early, late), Action::Check, chance.bits());
+        for _ in 0..random.within(0, 3) {
+            add(asked, random.within(early, late), Action::Check, random.bits());
         }
-        add(asked, at + chance.within(0, lease), Action::Check, chance.bits());
+        add(asked, at + random.within(0, lease), Action::Check, random.bits());
         for _ in 0..2 {
-            add(asked, at + lease + chance.within(0, lease), Action::Check, chance.bits());
+            add(asked, at + lease + random.within(0, lease), Action::Check, random.bits());
         }
     }
-    let action = match chance.within(0, 100) {
+    let action = match random.within(0, 100) {
         0..60 => Action::Revoke,
         60..85 => Action::Suspend,
         _ => Action::SuspendActor,
     };
-    add(changer, at, action, chance.bits());
+    add(changer, at, action, random.bits());
     requests
 }

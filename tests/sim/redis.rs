@@ -183,7 +183,7 @@ async fn travel(world: &World, instance: usize) -> RedisResult<()> {
     let (delay, net) = {
         let state = &mut *world.state();
         let net = state.redis.nets[instance].clone();
-        (state.chance.within(net.latency.0, net.latency.1), net)
+        (state.random.within(net.latency.0, net.latency.1), net)
     };
     if net.is_silent {
         pending::<()>().await;
@@ -237,8 +237,8 @@ fn publish(world: &Arc<World>, connection: u64, channel: &[u8], message: &[u8]) 
         let (delay, is_lost) = {
             let state = &mut *world.state();
             let net = state.redis.nets[instance].clone();
-            let is_lost = net.is_silent || net.is_refusing || state.chance.percent(net.lost_pushes);
-            (state.chance.within(net.latency.0, net.latency.1), is_lost)
+            let is_lost = net.is_silent || net.is_refusing || state.random.percent(net.lost_pushes);
+            (state.random.within(net.latency.0, net.latency.1), is_lost)
         };
         if is_lost {
             continue;

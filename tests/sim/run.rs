@@ -71,7 +71,7 @@ pub fn run(plan: &Plan, faults: &[usize], mutant: Option<Mutant>) -> Outcome {
 
 /// Starts the process of an instance, with entropy of its own.
 fn start(world: &Arc<World>, plan: &Plan, instance: usize) {
-    let (entropy, now) = (world.state().chance.bits(), world.now());
+    let (entropy, now) = (world.state().random.bits(), world.now());
     let requests = plan.requests[instance].iter().filter(|request| request.at > now).copied().collect();
     let its_world = Arc::clone(world);
     let process = move || instance::run(its_world, instance, entropy, requests);
@@ -84,7 +84,7 @@ fn start_envoy(world: &Arc<World>, plan: &Plan) {
     let entropy = {
         let mut state = world.state();
         state.push_delay = plan.push_delay;
-        state.chance.bits()
+        state.random.bits()
     };
     let its_world = Arc::clone(world);
     let process = move || envoy::run(its_world, instance, visits);

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Poll, Waker};
 
-use crate::chance::Chance;
+use crate::random::Random;
 use crate::shim::{self, Reading};
 
 /// Boot time at which a simulation begins, in microseconds.
@@ -31,7 +31,7 @@ struct State {
     /// Thread whose turn it is; `None` means the director.
     turn: Option<usize>,
     threads: Vec<Thread>,
-    chance: Chance,
+    random: Random,
 }
 
 /// A thread of an instance.
@@ -71,7 +71,7 @@ impl Scheduler {
             end: START,
             turn: None,
             threads: vec![Thread::default(); threads],
-            chance: Chance::new(seed),
+            random: Random::new(seed),
         };
         Self { state: Mutex::new(state), turns: (0..=threads).map(|_| Condvar::new()).collect() }
     }
@@ -235,7 +235,7 @@ impl Scheduler {
 }
 
 impl State {
-    /// Returns the thread whose timer is the earliest; of several, chance decides.
+    /// Returns the thread whose timer is the earliest; of several, a drawn one.
     fn next(&mut self) -> Option<(u64, usize)> {
         let mut earliest: Vec<usize> = vec![];
         let mut time = u64::MAX;
@@ -252,7 +252,7 @@ impl State {
             [] => None,
             _ if time == u64::MAX => None,
             [only] => Some((time, only)),
-            _ => Some((time, *self.chance.one_of(&earliest))),
+            _ => Some((time, *self.random.one_of(&earliest))),
         }
     }
 }

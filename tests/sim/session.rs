@@ -14,7 +14,7 @@ use crate::scheduler;
 use crate::server::{Results, SqlError};
 use crate::shim;
 use crate::trace::{Fate, What};
-use crate::world::{Way, World};
+use crate::world::{Direction, World};
 
 /// Pause between two attempts to take the lock.
 const LOCK_RETRY: Duration = Duration::from_millis(3);
@@ -58,7 +58,7 @@ impl Session {
         };
         let mut session =
             Self { world, instance, number, server: usize::MAX, transaction: None, is_broken: false };
-        session.travel(Way::There, What::Step("connect")).await?;
+        session.travel(Direction::ToServer, What::Step("connect")).await?;
         {
             let state = session.world.state();
             let net = &state.nets[instance];
@@ -72,7 +72,7 @@ impl Session {
             }
             session.server = server;
         }
-        session.travel(Way::Back, What::Step("connected")).await?;
+        session.travel(Direction::ToClient, What::Step("connected")).await?;
         Ok(session)
     }
 
@@ -81,8 +81,8 @@ impl Session {
     }
 
     /// Sends a message one way.
-    async fn travel(&mut self, way: Way, what: What) -> Result<(), Error> {
-        match self.fate(way, &what) {
+    async fn travel(&mut self, direction: Direction, what: What) -> Result<(), Error> {
+        match self.fate(direction, &what) {
             Fate::Arrives(delay) if delay.is_zero() => Ok(()),
             Fate::Arrives(delay) => {
                 sleep(delay).await;
@@ -99,18 +99,18 @@ impl Session {
         }
     }
 
-    fn fate(&self, way: Way, what: &What) -> Fate {
+    fn fate(&self, direction: Direction, what: &What) -> Fate {
         let now = self.world.now();
         let state = &mut *self.world.state();
         let net = &state.nets[self.instance];
-        let slow = net.slow.filter(|slow| slow.way.is_none_or(|only| only == way));
-        let slow = slow.filter(|slow| state.chance.percent(slow.percent));
+        let slow = net.slow.filter(|slow| slow.direction.is_none_or(|only| only == direction));
+        let slow = slow.filter(|slow| state.random.percent(slow.percent));
         let (least, end) = slow.map_or(net.latency, |slow| slow.latency);
-        let delay = Duration::from_millis(state.chance.within(least, end));
+        let delay = Duration::from_millis(state.random.within(least, end));
         let is_server_down = state.servers.get(self.server).is_some_and(|server| server.is_down);
         let is_dead = self.number < net.dead_before || net.is_silent;
         let is_reset = self.is_broken || self.number < net.reset_before || is_server_down;
-        let fate = match (is_dead, is_reset || state.chance.percent(net.resets)) {
+        let fate = match (is_dead, is_reset || state.random.percent(net.resets)) {
             (true, _) => Fate::Vanishes,
             (false, true) => Fate::Resets(delay),
             (false, false) => Fate::Arrives(delay),
@@ -128,7 +128,7 @@ impl Session {
         let text = query.as_str();
         let arguments = arguments.map(|arguments| arguments.values.0).unwrap_or_default();
         let statement = dialect::convert(text, arguments.len());
-        self.travel(Way::There, What::Statement(Arc::clone(&statement.name))).await?;
+        self.travel(Direction::ToServer, What::Statement(Arc::clone(&statement.name))).await?;
         let results = {
             let (now, wall) = (self.world.now(), shim::server_wall(self.world.now()));
             let state = &mut *self.world.state();
@@ -151,24 +151,24 @@ impl Session {
             self.world.note(Some(self.instance), format!("{}: {error}", statement.name));
             assert!(is_expected(error), "the simulated database can't execute {text:?}: {error}");
         }
-        self.travel(Way::Back, What::Step("answer")).await?;
+        self.travel(Direction::ToClient, What::Step("answer")).await?;
         results
     }
 
     pub async fn ping(&mut self) -> Result<(), Error> {
-        self.travel(Way::There, What::Step("ping")).await?;
-        self.travel(Way::Back, What::Step("pong")).await
+        self.travel(Direction::ToServer, What::Step("ping")).await?;
+        self.travel(Direction::ToClient, What::Step("pong")).await
     }
 
     /// Begins a transaction; one that writes waits for the lock.
     pub async fn begin(&mut self, statement: Option<SqlStr>) -> Result<(), Error> {
         let writes = statement.is_some_and(|statement| statement.as_str().contains("idle_in_transaction"));
-        self.travel(Way::There, What::Step(if writes { "begin to write" } else { "begin" })).await?;
+        self.travel(Direction::ToServer, What::Step(if writes { "begin to write" } else { "begin" })).await?;
         while writes && !self.take_lock() {
             sleep(LOCK_RETRY).await;
         }
         self.transaction = Some(if writes { Transaction::Writes } else { Transaction::Reads });
-        self.travel(Way::Back, What::Step("begun")).await
+        self.travel(Direction::ToClient, What::Step("begun")).await
     }
 
     fn take_lock(&self) -> bool {
@@ -183,12 +183,12 @@ impl Session {
         let Some(transaction) = self.transaction else {
             return Ok(());
         };
-        self.travel(Way::There, What::Step("commit")).await?;
+        self.travel(Direction::ToServer, What::Step("commit")).await?;
         self.transaction = None;
         if transaction == Transaction::Writes {
             self.commit_writes()?;
         }
-        self.travel(Way::Back, What::Step("committed")).await
+        self.travel(Direction::ToClient, What::Step("committed")).await
     }
 
     fn commit_writes(&mut self) -> Result<(), Error> {
@@ -215,9 +215,9 @@ impl Session {
     }
 
     pub async fn rollback(&mut self) -> Result<(), Error> {
-        self.travel(Way::There, What::Step("rollback")).await?;
+        self.travel(Direction::ToServer, What::Step("rollback")).await?;
         self.roll_back();
-        self.travel(Way::Back, What::Step("rolled back")).await
+        self.travel(Direction::ToClient, What::Step("rolled back")).await
     }
 
     /// Rolls back at once, unless the server can't hear of it: then it waits for its timeout.

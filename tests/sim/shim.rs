@@ -145,9 +145,9 @@ pub unsafe extern "C" fn getrandom(buffer: *mut c_void, len: usize, flags: c_uin
     // SAFETY: the caller's promise.
     let bytes = unsafe { std::slice::from_raw_parts_mut(buffer.cast::<u8>(), len) };
     for chunk in bytes.chunks_mut(8) {
-        let mut chance = crate::chance::Chance::new(ENTROPY.get());
-        let block = chance.bits().to_le_bytes();
-        ENTROPY.set(chance.bits());
+        let mut random = crate::random::Random::new(ENTROPY.get());
+        let block = random.bits().to_le_bytes();
+        ENTROPY.set(random.bits());
         chunk.copy_from_slice(&block[..chunk.len()]);
     }
     len as isize

@@ -10,10 +10,10 @@ use parking_lot::{Mutex, MutexGuard};
 use talos::key::ActorId;
 use talos::mutants::Mutant;
 
-use crate::chance::Chance;
 use crate::dialect::Role;
 use crate::history::History;
 use crate::pipe::Pipe;
+use crate::random::Random;
 use crate::redis::Redis;
 use crate::scheduler::Scheduler;
 use crate::server::Server;
@@ -49,7 +49,7 @@ pub struct World {
 
 /// The part that changes.
 pub struct State {
-    pub chance: Chance,
+    pub random: Random,
     pub servers: Vec<Server>,
     /// Server that new connections reach.
     pub address: usize,
@@ -109,19 +109,18 @@ pub struct Net {
     pub dead_before: u64,
 }
 
-/// Direction of a message.
+/// Direction of a message, between an instance and the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// To the database.
-    There,
-    Back,
+pub enum Direction {
+    ToServer,
+    ToClient,
 }
 
 /// Delay of some messages.
 #[derive(Debug, Clone, Copy)]
 pub struct Slow {
     /// Direction; `None` means both.
-    pub way: Option<Way>,
+    pub direction: Option<Direction>,
     /// Time of one way in milliseconds: least, and end.
     pub latency: (u64, u64),
     /// Percentage of messages.
@@ -185,7 +184,7 @@ impl World {
     ) -> Self {
         let scheduler = Arc::new(Scheduler::new(instances * 2, seed ^ 0x5eed));
         let state = State {
-            chance: Chance::new(seed ^ 0xfa7e),
+            random: Random::new(seed ^ 0xfa7e),
             servers: vec![Server::new(0, mutant, (template, folder), &[])],
             address: 0,
             nets: vec![Net::new(terms.latency); instances],

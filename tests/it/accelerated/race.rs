@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::way::{self, Way};
+use super::stream_proxy::{self, StreamProxy};
 use super::{ACCELERATED, with_socket};
 use crate::rig::database;
 use crate::rig::envoy::{Envoy, Launch};
@@ -77,27 +77,27 @@ impl Phase {
                 pause(1_500).await;
             },
             Self::StreamCut => loop {
-                world.way.set(way::Fault::Cut);
+                world.proxy.set(stream_proxy::Fault::Cut);
                 pause(100).await;
-                world.way.set(way::Fault::Pass);
+                world.proxy.set(stream_proxy::Fault::Pass);
                 pause(2_000).await;
             },
             Self::StreamDelayed => loop {
                 for millis in [5, 40, 300, 900] {
-                    world.way.set(way::Fault::Delay(Duration::from_millis(millis)));
+                    world.proxy.set(stream_proxy::Fault::Delay(Duration::from_millis(millis)));
                     pause(1_000).await;
                 }
             },
             Self::StreamHeld => loop {
-                world.way.set(way::Fault::Hold);
+                world.proxy.set(stream_proxy::Fault::Hold);
                 tokio::time::sleep(STANDSTILL).await;
-                world.way.set(way::Fault::Pass);
+                world.proxy.set(stream_proxy::Fault::Pass);
                 pause(800).await;
             },
             Self::StreamRepeated => loop {
-                world.way.set(way::Fault::Repeat);
+                world.proxy.set(stream_proxy::Fault::Repeat);
                 pause(700).await;
-                world.way.set(way::Fault::Pass);
+                world.proxy.set(stream_proxy::Fault::Pass);
                 pause(1_500).await;
             },
             Self::TalosStopped => world.stand_still(&world.talos.process).await,
@@ -110,7 +110,7 @@ impl Phase {
     fn mend(self, world: &World) {
         world.redis.thaw();
         world.cut_database(Fault::Pass);
-        world.way.set(way::Fault::Pass);
+        world.proxy.set(stream_proxy::Fault::Pass);
         world.talos.process.signal(Signal::CONT);
         world.envoy.process().signal(Signal::CONT);
     }
@@ -132,7 +132,7 @@ struct Life {
 /// The processes. The fields are in the order in which they stop.
 struct World {
     envoy: Envoy,
-    way: Way,
+    proxy: StreamProxy,
     /// The one that Envoy asks.
     talos: Talos,
     /// Another one on the same database.
@@ -170,7 +170,7 @@ impl World {
             .set("TALOS_SERVE_AUTHZ_SOCKET", &socket.display().to_string())
             .set("TALOS_AUTHZ_EDGE_ENABLED", "true");
         let talos = with_socket(&asked).await;
-        let way = Way::start(&own, &socket);
+        let proxy = StreamProxy::start(&own, &socket);
         let port = talos.authz.0.port();
         let address = format!("socket_address: {{ address: 127.0.0.1, port_value: {port} }}");
         let pipe = format!("pipe: {{ path: \"{}\" }}", socket.display());
@@ -186,7 +186,7 @@ impl World {
         let envoy = Envoy::start_with(&launch, ACCELERATED, upstream.port, talos.authz, &changes).await;
         World {
             envoy,
-            way,
+            proxy,
             talos,
             other,
             redis,

@@ -350,9 +350,9 @@ async fn every_other_method_is_405_and_says_which_there_are() {
             let call = Call::new(method, &path).json(&json!({ "name": "m" }));
             let reply = talos.admin.send(Version::Http1, call).await.expect(405);
             assert_envelope(&reply.json(), 405);
-            let mut told: Vec<&str> = reply.header("allow").unwrap_or_default().split(',').collect();
-            told.sort_unstable();
-            assert_eq!(told.join(","), allowed, "{method} {path}");
+            let mut methods: Vec<&str> = reply.header("allow").unwrap_or_default().split(',').collect();
+            methods.sort_unstable();
+            assert_eq!(methods.join(","), allowed, "{method} {path}");
         }
     }
     assert_eq!(keys(&talos).await, before);

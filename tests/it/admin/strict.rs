@@ -190,9 +190,9 @@ async fn a_body_beyond_the_limit_is_413() {
     let talos = Talos::start().await;
     for (base, path) in [(talos.admin, ISSUED), (talos.public, SELF_REVOKE)] {
         let body = "x".repeat(5 * 1024 * 1024);
-        let told = format!("content-length: {}\r\n\r\n{body}", body.len());
+        let sized = format!("content-length: {}\r\n\r\n{body}", body.len());
         let chunked = format!("transfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
-        for rest in [told, chunked] {
+        for rest in [sized, chunked] {
             let request = format!(
                 "POST {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/json\r\n{rest}",
                 base.0

@@ -124,9 +124,9 @@ async fn the_cache_header_tells_what_the_cache_did() {
         (call.clone().header("pragma", "no-cache"), "SKIP"),
         (call, "HIT"),
     ];
-    for (number, (call, told)) in steps.into_iter().enumerate() {
+    for (number, (call, output)) in steps.into_iter().enumerate() {
         let reply = talos.admin.send(Version::Http1, call).await.expect(200);
-        assert_eq!(reply.header("ory-talos-cache"), Some(told), "step {number}");
+        assert_eq!(reply.header("ory-talos-cache"), Some(output), "step {number}");
         assert_eq!(reply.json()["is_valid"], true);
     }
 }

@@ -217,13 +217,13 @@ async fn refusals_are_recorded_but_strangers_fill_no_disk() {
     }
     talos.stop().await;
     let events: Vec<Value> = calls(&setup).into_iter().filter(|line| line["kind"] == "event").collect();
-    let (summaries, told): (Vec<&Value>, Vec<&Value>) =
+    let (summaries, failures): (Vec<&Value>, Vec<&Value>) =
         events.iter().map(|line| line.at("/events/0")).partition(|event| event["Operation"] == "summary");
-    assert_eq!(told.len(), 10, "{events:#?}");
+    assert_eq!(failures.len(), 10, "{events:#?}");
     assert!(events.iter().all(|line| line.text("/events/0/event") == "APIKeyVerificationFailed"));
-    assert_eq!(told[0].text("/Reason"), "VERIFICATION_ERROR_NOT_FOUND");
+    assert_eq!(failures[0].text("/Reason"), "VERIFICATION_ERROR_NOT_FOUND");
     let dropped = |event: &&Value| event.get("Dropped").and_then(Value::as_u64).unwrap_or(0);
-    let dropped: u64 = summaries.iter().chain(&told).map(dropped).sum();
+    let dropped: u64 = summaries.iter().chain(&failures).map(dropped).sum();
     assert_eq!(dropped, 50, "60 in all");
     whole(&setup).await;
 }

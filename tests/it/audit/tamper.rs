@@ -88,8 +88,8 @@ async fn logs_without_the_right_key_do_not_verify() {
     // Without any key nothing can be said of a keyed log: that is wrong usage.
     let keyless = setup.clone().unset("TALOS_AUDIT_KEY");
     let output = keyless.run(&["audit", "verify", "audit/audit.jsonl"]).await;
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.code() == Some(64) && told.contains("TALOS_AUDIT_KEY"), "{told}");
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(64) && message.contains("TALOS_AUDIT_KEY"), "{message}");
     let wrong = setup.clone().set("TALOS_AUDIT_KEY", "a-wrong-audit-key-for-the-tests-0123456789");
     assert!(!verify(&wrong, &["audit/audit.jsonl"]).await.0);
 

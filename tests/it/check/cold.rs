@@ -40,7 +40,7 @@ async fn each_row_is_read_once_at_most() {
     }
     let (secrets, order) = (Arc::new(secrets), Arc::new(order));
     let before = [reads(&instances[0]).await, reads(&instances[1]).await];
-    let mut told = HashMap::new();
+    let mut counts = HashMap::new();
     let next = [Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0))];
     let mut askers = JoinSet::new();
     for (talos, next) in instances.iter().zip(&next) {
@@ -66,11 +66,14 @@ async fn each_row_is_read_once_at_most() {
     }
     while let Some(done) = askers.join_next().await {
         let (allowed, unavailable) = done.must("an asker");
-        *told.entry("allowed").or_insert(0) += allowed;
-        *told.entry("unavailable").or_insert(0) += unavailable;
+        *counts.entry("allowed").or_insert(0) += allowed;
+        *counts.entry("unavailable").or_insert(0) += unavailable;
     }
-    println!("{keys} keys, {checks} Checks of {} of them at each of two instances: {told:?}", secrets.len());
-    assert_eq!(told.values().sum::<usize>(), 2 * checks);
+    println!(
+        "{keys} keys, {checks} Checks of {} of them at each of two instances: {counts:?}",
+        secrets.len()
+    );
+    assert_eq!(counts.values().sum::<usize>(), 2 * checks);
     for (talos, before) in instances.iter().zip(before) {
         let reads = reads(talos).await - before;
         println!("{reads} rows read");

@@ -203,7 +203,7 @@ async fn again_changes_nothing_and_what_differs_is_left_alone() {
     let after = (list(&a, "issued").await, list(&a, "imported").await);
     for options in [&["--dry-run", "--format", "json"][..], &["--format", "json"]] {
         let ran = run(&after, options).await.expect(1);
-        let told: Value = serde_json::from_str(&ran.stdout).must("JSON");
+        let output: Value = serde_json::from_str(&ran.stdout).must("JSON");
         let is_dry = options.contains(&"--dry-run");
         let expected = json!({
             "dry_run": is_dry, "adopted": 1, "unchanged": 1, "different": 2, "differences": [
@@ -211,7 +211,7 @@ async fn again_changes_nothing_and_what_differs_is_left_alone() {
                 { "key_id": imported.id, "fields": ["status", "update_time"] },
             ],
         });
-        assert_eq!(told, expected);
+        assert_eq!(output, expected);
         let line = format!("issued.json: issued_api_keys[0]: {} exists with another status, ", one.id);
         assert!(ran.stderr.contains(&line), "{}", ran.stderr);
         assert!(ran.stderr.contains("imported.json: imported_api_keys[0]: "), "{}", ran.stderr);
@@ -257,7 +257,7 @@ fn item(number: u32, changes: Value) -> Value {
 async fn one_bad_key_keeps_all_out() {
     let setup = setup();
     let good = json!({ "issued_api_keys": [item(1, json!({}))], "next_page_token": "" }).to_string();
-    for (changes, told) in [
+    for (changes, output) in [
         (json!({ "nonesuch": "s3cret" }), "bad.json: issued_api_keys[1]: nonesuch: is not a known field"),
         (
             json!({ "status": "KEY_STATUS_EXPIRED", "expire_time": "2999-01-01T00:00:00Z" }),
@@ -273,7 +273,7 @@ async fn one_bad_key_keeps_all_out() {
         let bad = json!({ "issued_api_keys": [item(2, json!({})), item(3, changes)], "next_page_token": "" });
         let files = [("good.json", good.as_str()), ("bad.json", &bad.to_string())];
         let ran = adopt(&setup, &files, &[]).await.expect(64);
-        assert!(ran.stderr.contains(told), "{told}: {}", ran.stderr);
+        assert!(ran.stderr.contains(output), "{output}: {}", ran.stderr);
         assert!(!ran.stderr.contains("s3cret") && ran.stdout.is_empty(), "{ran:?}");
     }
     adopt(&setup, &[("cut.json", &good[..good.len() - 9])], &[]).await.expect(64);

@@ -13,7 +13,7 @@ use crate::rig::talos::Setup;
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_of_the_server_are_one_line() {
     let cli = Cli::start().await;
-    for (line, told) in [
+    for (line, output) in [
         ("keys issued get b2a748d2-4516-456f-8781-314b6a4507d0", "(API_KEY_NOT_FOUND, HTTP 404)"),
         ("keys issue a --actor a --scopes a,a", "(BAD_REQUEST, HTTP 400)"),
         ("keys issued list --page-token nonsense", "(BAD_REQUEST, HTTP 400)"),
@@ -22,7 +22,11 @@ async fn errors_of_the_server_are_one_line() {
     ] {
         let ran = cli.line(line).await.expect(1);
         assert_eq!((ran.stdout.as_str(), ran.stderr.lines().count()), ("", 1), "{line}: {}", ran.stderr);
-        assert!(ran.stderr.starts_with("talos: ") && ran.stderr.trim_end().ends_with(told), "{}", ran.stderr);
+        assert!(
+            ran.stderr.starts_with("talos: ") && ran.stderr.trim_end().ends_with(output),
+            "{}",
+            ran.stderr
+        );
     }
 }
 
@@ -106,7 +110,7 @@ async fn responses_of_other_servers_are_errors() {
     let html = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\n<html>";
     let gateway = "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     let elsewhere = "HTTP/1.1 307 Moved\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-    for (answer, told) in [(html, "HTTP 200"), (gateway, "HTTP 502"), (elsewhere, "redirect")] {
+    for (answer, output) in [(html, "HTTP 200"), (gateway, "HTTP 502"), (elsewhere, "redirect")] {
         let listener = TcpListener::bind("127.0.0.1:0").must("a port");
         let port = listener.local_addr().must("its address").port();
         listener.set_nonblocking(true).must("a listener for tokio");
@@ -123,7 +127,7 @@ async fn responses_of_other_servers_are_errors() {
         let setup =
             Setup::bare().set("http_proxy", "http://127.0.0.1:1").set("HTTP_PROXY", "http://127.0.0.1:1");
         let ran = Ran::from(setup.run(&["keys", "verify", "s3cret", "-e", &endpoint]).await).expect(1);
-        assert!(ran.stderr.contains(told) && ran.stderr.lines().count() == 1, "{}", ran.stderr);
+        assert!(ran.stderr.contains(output) && ran.stderr.lines().count() == 1, "{}", ran.stderr);
         let request = server.await.must("the server");
         let line = "POST /prefix/v2alpha1/admin/apiKeys:verify?charge=false HTTP/1.1";
         assert!(request.starts_with(line), "{request}");

@@ -24,10 +24,10 @@ async fn a_key_is_imported_from_stdin_or_an_argument() {
     let twice: Vec<&str> = import.into_iter().chain(["-"]).collect();
     let ran = cli.feed("legacy-0005-abcdef\n\n", &twice).await.expect(1);
     assert!(ran.stderr.contains("raw_key: ends with a line ending"), "{}", ran.stderr);
-    let told = "stdin: the final line ending was removed from the key";
-    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    let warning = "stdin: the final line ending was removed from the key";
+    assert!(ran.stderr.contains(warning), "{}", ran.stderr);
     let ran = cli.feed("legacy-0006-abcdef", &twice).await;
-    assert!(!ran.stderr.contains(told), "{}", ran.stderr);
+    assert!(!ran.stderr.contains(warning), "{}", ran.stderr);
     let arguments: Vec<&str> = import.into_iter().chain(["legacy-0003-abcdef", "--format", "json"]).collect();
     let key = cli.run(&arguments).await.json();
     assert_eq!(key.get("expire_time"), None, "an imported key has the life that the server gives it");

@@ -9,7 +9,7 @@ use crate::rig::needs::variable;
 use crate::rig::support::Must;
 use crate::rig::talos::Setup;
 
-fn told(output: &std::process::Output) -> String {
+fn message(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
 }
 
@@ -23,8 +23,8 @@ async fn the_files_of_init_pass_the_check_and_are_private() {
     ] {
         let dir = format!("it's {edge}");
         let written = setup.run(&["init", &dir, edge, "--database", database]).await;
-        assert!(written.status.success(), "{}", told(&written));
-        assert!(!told(&written).contains("p%40"), "{}", told(&written));
+        assert!(written.status.success(), "{}", message(&written));
+        assert!(!message(&written).contains("p%40"), "{}", message(&written));
         for (file, mode) in [("talos.yaml", 0o600), ("signing-keys.json", 0o600)]
             .into_iter()
             .chain(files.iter().map(|file| (*file, 0o644)))
@@ -34,11 +34,11 @@ async fn the_files_of_init_pass_the_check_and_are_private() {
         }
         let file = format!("{dir}/talos.yaml");
         let checked = setup.run(&["config", "check", &file]).await;
-        assert_eq!(told(&checked), "ok\n", "{edge}");
+        assert_eq!(message(&checked), "ok\n", "{edge}");
         let before = std::fs::read(setup.path(&file)).must("talos.yaml");
         let again = setup.run(&["init", &dir, edge]).await;
-        assert_eq!(again.status.code(), Some(64), "{}", told(&again));
-        assert!(told(&again).contains("is not empty"), "{}", told(&again));
+        assert_eq!(again.status.code(), Some(64), "{}", message(&again));
+        assert!(message(&again).contains("is not empty"), "{}", message(&again));
         assert_eq!(std::fs::read(setup.path(&file)).must("talos.yaml"), before);
     }
     for (arguments, expected) in [
@@ -48,8 +48,8 @@ async fn the_files_of_init_pass_the_check_and_are_private() {
         (&["init", "none/new", "--envoy"], "can't be created"),
     ] {
         let refused = setup.run(arguments).await;
-        assert_eq!(refused.status.code(), Some(64), "{arguments:?}: {}", told(&refused));
-        assert!(told(&refused).contains(expected), "{arguments:?}: {}", told(&refused));
+        assert_eq!(refused.status.code(), Some(64), "{arguments:?}: {}", message(&refused));
+        assert!(message(&refused).contains(expected), "{arguments:?}: {}", message(&refused));
         assert!(!setup.path("new").exists());
     }
 }
@@ -59,7 +59,7 @@ async fn the_files_of_init_serve_and_envoy_accepts_its_own() {
     needs!(Envoy);
     let setup = Setup::bare();
     let written = setup.run(&["init", "new", "--envoy"]).await;
-    assert!(written.status.success(), "{}", told(&written));
+    assert!(written.status.success(), "{}", message(&written));
     let talos = Setup::from_file(setup.path("new/talos.yaml")).unset("TALOS_DB_DSN").start().await;
     let key = talos.issue(json!({})).await;
     assert_eq!(talos.verify(&key.secret).await["is_valid"], true);
@@ -68,7 +68,7 @@ async fn the_files_of_init_serve_and_envoy_accepts_its_own() {
     let mut envoy = Command::new(variable("TALOS_TEST_ENVOY"));
     envoy.args(["--mode", "validate", "-c"]).arg(setup.path("new/envoy.yaml"));
     let valid = envoy.output().must("running Envoy");
-    assert!(valid.status.success(), "{}", told(&valid));
+    assert!(valid.status.success(), "{}", message(&valid));
     let doctor = setup.run(&["doctor", "new/envoy.yaml", "--config", "new/talos.yaml"]).await;
-    assert!(told(&doctor).starts_with("0 errors, 0 warnings, 0 notes"), "{}", told(&doctor));
+    assert!(message(&doctor).starts_with("0 errors, 0 warnings, 0 notes"), "{}", message(&doctor));
 }

@@ -74,8 +74,8 @@ async fn the_server_signs_with_what_was_made_for_it_and_refuses_the_rest() {
             let token = talos.derive(&key, serde_json::json!({})).await;
             assert_eq!(talos.verify(&token).await["is_valid"], true);
         } else {
-            let told = setup.refused().await;
-            assert!(told.contains("signing_keys.urls[0]"), "{line}: {told}");
+            let output = setup.refused().await;
+            assert!(output.contains("signing_keys.urls[0]"), "{line}: {output}");
         }
     }
 }

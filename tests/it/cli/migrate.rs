@@ -91,8 +91,8 @@ async fn down_tells_what_it_loses_and_nothing_else() {
     migrate(&setup, &format!("down --steps {} --yes", LAST - 2)).await.ok();
     // No audit log has an end here: nothing is lost.
     migrate(&setup, "down").await.ok();
-    let told = setup.refused().await;
-    assert!(told.contains("migrate up"), "{told}");
+    let output = setup.refused().await;
+    assert!(output.contains("migrate up"), "{output}");
     migrate(&setup, "up").await.ok();
     let talos = setup.start().await;
     assert_eq!(talos.verify(&key.secret).await["is_valid"], true);
@@ -110,8 +110,8 @@ async fn down_is_refused_while_a_server_runs() {
     let talos = setup.start().await;
     let key = talos.issue(json!({})).await;
     let refused = migrate(&setup, &format!("down --steps {LAST} --yes")).await.expect(64);
-    for told in ["in use by", "--force"] {
-        assert!(refused.stderr.contains(told), "{refused:#?}");
+    for output in ["in use by", "--force"] {
+        assert!(refused.stderr.contains(output), "{refused:#?}");
     }
     assert_eq!(status(&setup).await, at(LAST, "applied", false));
     assert_eq!(talos.verify(&key.secret).await["is_valid"], true);

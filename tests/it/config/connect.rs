@@ -22,8 +22,8 @@ async fn everything_gets_a_tick() {
     let setup = setup();
     assert!(setup.run(&["migrate", "up"]).await.status.success());
     let checked = setup.run(&CONNECT).await;
-    let told = out(&checked);
-    assert!(checked.status.success(), "{told}{}", err(&checked));
+    let output = out(&checked);
+    assert!(checked.status.success(), "{output}{}", err(&checked));
     for tick in [
         "✓ database: ",
         "✓ credentials.derived_tokens.jwt.signing_keys.urls[0]: read",
@@ -32,9 +32,9 @@ async fn everything_gets_a_tick() {
         "✓ serve.metrics: ",
         "✓ serve.authz: ",
     ] {
-        assert!(told.lines().any(|line| line.starts_with(tick)), "{tick} in\n{told}");
+        assert!(output.lines().any(|line| line.starts_with(tick)), "{tick} in\n{output}");
     }
-    assert!(told.contains(", schema ") && told.ends_with("ok\n") && !told.contains('✗'), "{told}");
+    assert!(output.contains(", schema ") && output.ends_with("ok\n") && !output.contains('✗'), "{output}");
     let only = setup.run(&["config", "check", "--connect", "--plane", "public"]).await;
     assert!(!out(&only).contains("serve.authz"), "{}", out(&only));
 }
@@ -54,10 +54,10 @@ async fn unreachable_servers_get_a_cross_and_serving_says_the_same() {
     ];
     for (setup, cross, stops) in cases {
         let checked = setup.run(&CONNECT).await;
-        let told = out(&checked);
-        assert_eq!(checked.status.code(), Some(1), "{told}{}", err(&checked));
-        let line = told.lines().find(|line| line.starts_with(cross)).must(&told).to_owned();
-        assert!(!told.contains("hunter2") && !told.contains("ok\n"), "{told}");
+        let output = out(&checked);
+        assert_eq!(checked.status.code(), Some(1), "{output}{}", err(&checked));
+        let line = output.lines().find(|line| line.starts_with(cross)).must(&output).to_owned();
+        assert!(!output.contains("hunter2") && !output.contains("ok\n"), "{output}");
         let json = setup.run(&[&CONNECT[..], &["--format", "json"]].concat()).await;
         let json: Value = serde_json::from_str(&out(&json)).must("JSON");
         let checks = json["checks"].as_array().must("checks");
@@ -85,10 +85,10 @@ async fn what_another_process_holds_is_told() {
     let second = held(setup());
     assert!(second.run(&["migrate", "up"]).await.status.success());
     let checked = second.run(&CONNECT).await;
-    let told = out(&checked);
-    assert_eq!(checked.status.code(), Some(1), "{told}{}", err(&checked));
-    assert!(told.contains("✓ audit.file: ") && told.contains("writes a file beside it"), "{told}");
-    let line = told.lines().find(|line| line.starts_with("✗ ")).must(&told);
+    let output = out(&checked);
+    assert_eq!(checked.status.code(), Some(1), "{output}{}", err(&checked));
+    assert!(output.contains("✓ audit.file: ") && output.contains("writes a file beside it"), "{output}");
+    let line = output.lines().find(|line| line.starts_with("✗ ")).must(&output);
     assert!(line.contains("serve.http.socket") && line.contains("set another path"), "{line}");
     let refused = second.refused().await;
     assert!(refused.contains("admin.sock") && refused.contains("in use"), "{refused}");

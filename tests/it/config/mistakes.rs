@@ -136,10 +136,10 @@ pub(super) async fn is_found((yaml, key, line, cure): &Mistake) {
     std::fs::write(setup.path("other"), "neither a list of keys nor PEM nor YAML: {").must("a file");
     std::fs::create_dir(setup.path("directory")).must("a directory");
     let checked = setup.run(&["config", "check", "talos.yaml"]).await;
-    let told = err(&checked);
-    assert_eq!(checked.status.code(), Some(64), "{yaml}: {told}");
-    let problem = told.lines().find(|told| told.starts_with(key));
-    let problem = problem.must(&format!("{key} in\n{told}"));
+    let output = err(&checked);
+    assert_eq!(checked.status.code(), Some(64), "{yaml}: {output}");
+    let problem = output.lines().find(|output| output.starts_with(key));
+    let problem = problem.must(&format!("{key} in\n{output}"));
     assert!(problem.contains(&format!("line {line} ")) && problem.contains(cure), "{yaml}: {problem}");
 
     let served = setup.run(&["serve", "--config", "talos.yaml"]).await;
@@ -192,7 +192,7 @@ async fn addresses_of_redis_are_checked_without_its_files() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_weak_secret_is_told_by_check_and_at_the_start() {
-    for (secret, told) in [
+    for (secret, message) in [
         (format!("{HMAC_SECRET}\n"), "white space"),
         ("a".repeat(40), "can be guessed"),
         ("${TALOS_HMAC_SECRET_OF_PRODUCTION}".to_owned(), "is a placeholder"),
@@ -202,7 +202,7 @@ async fn a_weak_secret_is_told_by_check_and_at_the_start() {
             let output = setup.run(arguments).await;
             let said = err(&output);
             let line = said.lines().find(|line| line.contains("secrets.hmac.current: ")).must(&said);
-            assert!(line.contains(told) && !line.contains(&secret[..20]), "{line}");
+            assert!(line.contains(message) && !line.contains(&secret[..20]), "{line}");
         }
     }
 }
@@ -222,8 +222,8 @@ async fn a_configuration_from_stdin_is_checked_like_a_file() {
         let mut child = command.spawn().must("running talos");
         child.stdin.take().must("stdin").write_all(text.as_bytes()).must("writing");
         let output = child.wait_with_output().must("waiting");
-        let told = format!("{}{}", out(&output), err(&output));
-        assert_eq!(output.status.code(), Some(code), "{told}");
-        assert!(told.contains(expected), "{told}");
+        let message = format!("{}{}", out(&output), err(&output));
+        assert_eq!(output.status.code(), Some(code), "{message}");
+        assert!(message.contains(expected), "{message}");
     }
 }

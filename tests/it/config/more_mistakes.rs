@@ -162,10 +162,13 @@ async fn doubtful_settings_get_a_warning() {
     ] {
         let setup = with_file(yaml).set("TALOS_SECRETS_HMAC_CURRENT", HMAC_SECRET);
         let checked = setup.run(&["config", "check", "talos.yaml"]).await;
-        let told = err(&checked);
-        assert_eq!((checked.status.code(), out(&checked).as_str()), (Some(0), "ok\n"), "{yaml}: {told}");
-        let warning =
-            told.lines().find(|told| told.starts_with(&format!("warning: {key}"))).must(&told).to_owned();
+        let output = err(&checked);
+        assert_eq!((checked.status.code(), out(&checked).as_str()), (Some(0), "ok\n"), "{yaml}: {output}");
+        let warning = output
+            .lines()
+            .find(|output| output.starts_with(&format!("warning: {key}")))
+            .must(&output)
+            .to_owned();
         assert!(warning.contains(&format!("line {line} ")), "{yaml}: {warning}");
     }
 }
@@ -179,7 +182,7 @@ async fn certificates_that_do_not_fit_are_found() {
         authority.issue("localhost", 2021),
     );
     let yaml = "serve:\n  public:\n    tls: {cert_file: a.crt, key_file: a.key}\n";
-    for (certificate, key, code, told) in [
+    for (certificate, key, code, output) in [
         (&one.0, &one.1, 0, ""),
         (&one.0, &other.1, 64, "that belong together"),
         (&one.1, &one.0, 64, "name PEM files"),
@@ -190,7 +193,7 @@ async fn certificates_that_do_not_fit_are_found() {
         std::fs::write(setup.path("a.key"), key).must("a key");
         let checked = setup.run(&["config", "check", "talos.yaml"]).await;
         let said = err(&checked);
-        assert_eq!(checked.status.code(), Some(code), "{told}: {said}");
-        assert!(said.contains(told) && (told.is_empty() || said.contains("line 3 ")), "{told}: {said}");
+        assert_eq!(checked.status.code(), Some(code), "{output}: {said}");
+        assert!(said.contains(output) && (output.is_empty() || said.contains("line 3 ")), "{output}: {said}");
     }
 }

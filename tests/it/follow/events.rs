@@ -41,7 +41,7 @@ async fn every_kind_of_change_is_an_event_in_order_with_its_differences() {
 
     let all = page(&talos, "after=oldest").await;
     assert_no_null(&all);
-    let told = events(&all);
+    let received = events(&all);
     let expected = [
         "talos.key.issued",
         "talos.key.updated",
@@ -55,8 +55,8 @@ async fn every_kind_of_change_is_an_event_in_order_with_its_differences() {
         "talos.actor.suspended",
         "talos.actor.resumed",
     ];
-    assert_eq!(types(&told), expected);
-    for (number, event) in (1..).zip(&told) {
+    assert_eq!(types(&received), expected);
+    for (number, event) in (1..).zip(&received) {
         assert_eq!(event.at("/data/epoch"), &json!(number), "{event:#}");
         for (attribute, value) in [
             ("/specversion", "1.0"),
@@ -71,28 +71,31 @@ async fn every_kind_of_change_is_an_event_in_order_with_its_differences() {
         assert_eq!(event.pointer("/data/caller"), None, "{event:#}");
         assert!(!event.to_string().contains("m@x"), "the owner's own attributes: {event:#}");
     }
-    assert_eq!(told[0].text("/subject"), key.id);
-    assert_eq!(change(&told[0], "name").at("/after"), "backend");
+    assert_eq!(received[0].text("/subject"), key.id);
+    assert_eq!(change(&received[0], "name").at("/after"), "backend");
     assert_eq!(
-        change(&told[1], "scopes"),
+        change(&received[1], "scopes"),
         &json!({ "field": "scopes", "before": ["a"], "after": ["a", "b"] })
     );
-    assert_eq!(change(&told[2], "suspension").at("/after/reason"), "unpaid");
-    assert_eq!(told[4].text("/data/replaced_by"), successor);
-    assert_eq!(told[6].text("/subject"), successor);
-    assert_eq!(change(&told[6], "revocation_reason").at("/after"), "REVOCATION_REASON_KEY_COMPROMISE");
-    assert_eq!((told[7].text("/subject"), told[7].text("/data/key_type")), (&*imported.id, "imported"));
-    assert_eq!(told[8].text("/subject"), "alice");
-    assert_eq!(change(&told[8], "display_name").at("/after"), "Alice");
+    assert_eq!(change(&received[2], "suspension").at("/after/reason"), "unpaid");
+    assert_eq!(received[4].text("/data/replaced_by"), successor);
+    assert_eq!(received[6].text("/subject"), successor);
+    assert_eq!(change(&received[6], "revocation_reason").at("/after"), "REVOCATION_REASON_KEY_COMPROMISE");
+    assert_eq!(
+        (received[7].text("/subject"), received[7].text("/data/key_type")),
+        (&*imported.id, "imported")
+    );
+    assert_eq!(received[8].text("/subject"), "alice");
+    assert_eq!(change(&received[8], "display_name").at("/after"), "Alice");
 
     // Each place to go on from: of the answer, of an event, and the number of a change.
     assert_eq!(all.at("/epoch"), &json!(11));
     assert_eq!(all.at("/has_more"), &json!(false));
-    assert_eq!(all.text("/next"), told[10].text("/id"));
+    assert_eq!(all.text("/next"), received[10].text("/id"));
     assert!(events(&page(&talos, &format!("after={}", all.text("/next"))).await).is_empty());
     let after_update = updated.header("talos-epoch").must("an epoch").to_owned();
-    for place in [after_update.as_str(), told[1].text("/id")] {
-        assert_eq!(events(&page(&talos, &format!("after={place}")).await), told[2..], "{place}");
+    for place in [after_update.as_str(), received[1].text("/id")] {
+        assert_eq!(events(&page(&talos, &format!("after={place}")).await), received[2..], "{place}");
     }
     // Page by page it is the same.
     let (mut pages, mut place) = (vec![], "oldest".to_owned());
@@ -104,7 +107,7 @@ async fn every_kind_of_change_is_an_event_in_order_with_its_differences() {
             break;
         }
     }
-    assert_eq!(pages, told);
+    assert_eq!(pages, received);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,9 +143,9 @@ async fn the_verified_caller_is_returned() {
     send(Call::new("PATCH", ACTOR).json(&json!({ "display_name": "Alice" }))).await.expect(200);
     send(Call::new("DELETE", &path)).await.expect(204);
     send(Call::new("DELETE", ACTOR)).await.expect(200);
-    let told = events(&page(&talos, "").await);
-    assert_eq!(told.len(), 5);
-    for event in &told {
+    let received = events(&page(&talos, "").await);
+    assert_eq!(received.len(), 5);
+    for event in &received {
         // Erased events name no caller, except the erasure itself.
         let is_told = event["data"]["erased"] != true;
         assert_eq!(event.pointer("/data/caller").is_some(), is_told, "{event:#}");
@@ -164,10 +167,10 @@ async fn erased_keys_are_erased_from_the_log_too() {
     let erase = Call::new("DELETE", &format!("{actor}?force=true"));
     talos.admin.send(Version::Http1, erase).await.expect(200);
 
-    let told = events(&page(&talos, "").await);
-    let told_types = types(&told);
+    let received = events(&page(&talos, "").await);
+    let received_types = types(&received);
     assert_eq!(
-        told_types,
+        received_types,
         [
             "talos.key.changed",
             "talos.key.changed",
@@ -177,14 +180,14 @@ async fn erased_keys_are_erased_from_the_log_too() {
             "talos.actor.deleted"
         ]
     );
-    let text = json!(told).to_string();
+    let text = json!(received).to_string();
     assert!(!text.contains("Ada") && !text.contains("ada@"), "{text}");
     assert!(text.contains("not erased") && text.contains(&other.id), "{text}");
-    for event in &told[..3] {
+    for event in &received[..3] {
         assert_eq!(event.at("/data/erased"), &json!(true), "{event:#}");
     }
-    assert_eq!(told[0].text("/subject"), key.id);
-    assert_eq!(told[2].pointer("/subject"), None);
+    assert_eq!(received[0].text("/subject"), key.id);
+    assert_eq!(received[2].pointer("/subject"), None);
     let left = crate::rig::database::number(
         talos.setup.dsn(),
         "SELECT count(*) FROM mutation_log WHERE event LIKE '%Ada%' OR event LIKE '%ada@%'",
@@ -263,10 +266,10 @@ async fn a_time_is_a_place_too() {
     let hour = 60 * 60 * 1_000_000_i64;
     talos.setup.sql(&format!("UPDATE mutation_log SET at = at - {hour} WHERE n = 1"));
     let since = new.resource.text("/create_time").get(..16).must("a time").to_owned() + ":00Z";
-    let told = events(&page(&talos, &format!("since={since}")).await);
-    assert_eq!(told.iter().map(|event| event.text("/subject")).collect::<Vec<_>>(), [&*new.id]);
-    let told = events(&page(&talos, "since=2026-01-01T00:00:00Z").await);
-    assert_eq!(told[0].text("/subject"), old.id);
+    let received = events(&page(&talos, &format!("since={since}")).await);
+    assert_eq!(received.iter().map(|event| event.text("/subject")).collect::<Vec<_>>(), [&*new.id]);
+    let received = events(&page(&talos, "since=2026-01-01T00:00:00Z").await);
+    assert_eq!(received[0].text("/subject"), old.id);
     assert_eq!(events(&page(&talos, "since=2100-01-01T00:00:00Z").await).len(), 0);
 }
 
@@ -279,10 +282,10 @@ async fn a_change_of_the_release_before_has_its_key_and_nothing_more() {
     talos.admin.post(&format!("{ACTOR}:suspend"), &json!({})).await.expect(200);
     talos.setup.sql("UPDATE mutation_log SET subject = NULL, event = NULL WHERE n > 1");
     until("it is told", async || {
-        let told = events(&page(&talos, "after=1").await);
-        assert_eq!(types(&told), ["talos.key.changed", "talos.actor.changed"]);
-        assert_eq!((told[0].text("/subject"), told[1].text("/subject")), (&*key.id, "alice"));
-        for event in &told {
+        let received = events(&page(&talos, "after=1").await);
+        assert_eq!(types(&received), ["talos.key.changed", "talos.actor.changed"]);
+        assert_eq!((received[0].text("/subject"), received[1].text("/subject")), (&*key.id, "alice"));
+        for event in &received {
             assert_eq!((event.pointer("/data/operation"), event.pointer("/data/erased")), (None, None));
         }
         Some(())

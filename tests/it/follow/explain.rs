@@ -116,10 +116,13 @@ async fn an_explanation_decides_as_a_check_does() {
                 let expected = checked(&talos, ask).await;
                 let body = json!({ "method": method, "host": host, "path": path, "credential": credential,
                     "client_address": address });
-                let told = explained(&talos, &body).await;
-                let said = (told.text("/decision").to_owned(), told.text("/reason").to_owned());
-                assert_eq!(said, expected, "{method} {host}{path} with {name} from {address}: {told:#}");
-                assert!(credential.is_empty() || !told.to_string().contains(credential.as_str()), "{told}");
+                let answer = explained(&talos, &body).await;
+                let said = (answer.text("/decision").to_owned(), answer.text("/reason").to_owned());
+                assert_eq!(said, expected, "{method} {host}{path} with {name} from {address}: {answer:#}");
+                assert!(
+                    credential.is_empty() || !answer.to_string().contains(credential.as_str()),
+                    "{answer}"
+                );
                 reasons.insert(said.1);
             }
         }
@@ -149,16 +152,16 @@ async fn an_explanation_decides_as_a_check_does() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_explanation_names_the_rule_and_its_demand() {
     let talos = setup().start().await;
-    let told =
+    let answer =
         explained(&talos, &json!({ "method": "POST", "host": "shop.test", "path": "/orders/7?x=1" })).await;
-    assert_eq!((told.text("/decision"), told.text("/reason")), ("deny", "missing"));
+    assert_eq!((answer.text("/decision"), answer.text("/reason")), ("deny", "missing"));
     assert_eq!(
-        told.at("/rule"),
+        answer.at("/rule"),
         &json!({ "index": 3, "methods": ["POST"], "path": "template /orders/{id}" })
     );
     let demand =
         json!({ "mode": "required", "scopes": ["orders:read", "orders:write"], "any_scope": [], "cost": 5 });
-    assert_eq!(told.at("/demand"), &demand);
+    assert_eq!(answer.at("/demand"), &demand);
     let named = explained(&talos, &json!({ "method": "GET", "path": "/orders/7" })).await;
     assert_eq!((named.at("/rule/index"), named.text("/rule/name")), (&json!(2), "orders"));
     let unmatched = explained(&talos, &json!({ "method": "GET", "path": "/elsewhere" })).await;
@@ -166,9 +169,9 @@ async fn an_explanation_names_the_rule_and_its_demand() {
 
     let key = talos.issue(json!({ "scopes": ["orders:read"], "actor_id": "alice" })).await;
     let mut body = json!({ "method": "POST", "path": "/orders/7", "credential": key.secret });
-    let told = explained(&talos, &body).await;
-    assert_eq!((told.text("/key_id"), told.text("/actor_id")), (&*key.id, "alice"));
-    assert_eq!(told.texts("/missing_scopes"), ["orders:write"]);
+    let answer = explained(&talos, &body).await;
+    assert_eq!((answer.text("/key_id"), answer.text("/actor_id")), (&*key.id, "alice"));
+    assert_eq!(answer.texts("/missing_scopes"), ["orders:write"]);
     // Envoy's own route comes over the rules.
     body["context_extensions"] = json!({ "talos.scopes": "orders:read" });
     assert_eq!(explained(&talos, &body).await.text("/decision"), "allow");

@@ -67,12 +67,12 @@ async fn write(fleet: Fleet, number: usize, keys: usize) -> Vec<Change> {
 struct Reader {
     number: usize,
     place: String,
-    told: Vec<Value>,
+    received: Vec<Value>,
 }
 
 impl Reader {
     fn new(number: usize) -> Reader {
-        Reader { number, place: "oldest".to_owned(), told: vec![] }
+        Reader { number, place: "oldest".to_owned(), received: vec![] }
     }
 
     /// Asks once, and keeps the events together with the place. None if the process was gone.
@@ -82,7 +82,7 @@ impl Reader {
         let reply = base.try_send(Version::Http1, Call::get(&query)).await.ok()?;
         if reply.status == 200 {
             let page = reply.json();
-            self.told.extend(page["events"].as_array().must("events").clone());
+            self.received.extend(page["events"].as_array().must("events").clone());
             self.place = page.text("/next").to_owned();
         }
         Some(reply)
@@ -102,16 +102,16 @@ impl Reader {
                 0 => Duration::from_millis(random.below(300) as u64),
                 _ => Duration::from_secs(60),
             };
-            let (told, place) = (self.told.len(), self.place.clone());
+            let (received, place) = (self.received.len(), self.place.clone());
             match tokio::time::timeout(life, self.ask(&fleet, turn)).await {
                 Ok(Some(reply)) if reply.status == 200 => {
-                    if was_over && reply.json()["has_more"] == false && self.told.len() == told {
+                    if was_over && reply.json()["has_more"] == false && self.received.len() == received {
                         return self;
                     }
                 }
                 Ok(Some(reply)) => assert!(reply.status >= 500, "{}: {}", reply.status, reply.text()),
                 Ok(None) => tokio::time::sleep(Duration::from_millis(20)).await,
-                Err(_) => assert_eq!((self.told.len(), &self.place), (told, &place)),
+                Err(_) => assert_eq!((self.received.len(), &self.place), (received, &place)),
             }
         }
         unreachable!("it counts for longer than a test lasts")
@@ -158,18 +158,18 @@ async fn run(fleet: &Fleet, setup: &Setup, readers: Vec<Reader>) -> (Vec<Change>
 /// Asserts that each reader got each acknowledged change once, in the order of the log, which is
 /// the same for all.
 fn judge(acknowledged: &[Change], readers: &[Reader]) {
-    for Reader { number, told, .. } in readers {
+    for Reader { number, received, .. } in readers {
         let epochs: Vec<u64> =
-            told.iter().map(|event| event.at("/data/epoch").as_u64().must("a number")).collect();
+            received.iter().map(|event| event.at("/data/epoch").as_u64().must("a number")).collect();
         assert!(epochs.windows(2).all(|pair| pair[1] == pair[0] + 1), "reader {number}: {epochs:?}");
         let mut counts: HashMap<(&str, &str), usize> = HashMap::new();
-        for event in told {
+        for event in received {
             *counts.entry((event.text("/subject"), event.text("/type"))).or_default() += 1;
         }
         for (key, kind) in acknowledged {
             assert_eq!(counts.get(&(key.as_str(), *kind)), Some(&1), "reader {number}: {kind} of {key}");
         }
-        assert_eq!(told, &readers[0].told, "reader {number} was told something else");
+        assert_eq!(received, &readers[0].received, "reader {number} was told something else");
     }
 }
 
@@ -188,12 +188,12 @@ async fn each_reader_gets_each_acknowledged_change_once_and_in_order() {
 
     // A reader that slept all the time is told the same.
     let mut asleep = Reader::new(READERS);
-    while asleep.told.len() < readers[0].told.len() {
+    while asleep.received.len() < readers[0].received.len() {
         asleep.answer(&fleet).await.expect(200);
     }
     judge(
         &acknowledged,
-        &[Reader { number: 0, place: String::new(), told: readers[0].told.clone() }, asleep],
+        &[Reader { number: 0, place: String::new(), received: readers[0].received.clone() }, asleep],
     );
 
     back_up(&setup);
@@ -207,7 +207,7 @@ async fn each_reader_gets_each_acknowledged_change_once_and_in_order() {
         assert!(problem.contains("rewritten"), "{problem}");
         // Starts again at `now`, as the answer says.
         reader.place = "now".to_owned();
-        reader.told.clear();
+        reader.received.clear();
         reader.answer(&fleet).await.expect(200);
     }
     let (acknowledged, readers) = run(&fleet, &setup, readers).await;

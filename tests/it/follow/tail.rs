@@ -43,9 +43,9 @@ impl Tail {
         if let Some(signal) = signal {
             kill_process(pid, signal).must("a signal");
         }
-        let output = within("its end", self.child.wait_with_output()).await.must("its end");
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        (output.status.code().must("an exit code"), stderr)
+        let received = within("its end", self.child.wait_with_output()).await.must("its end");
+        let stderr = String::from_utf8_lossy(&received.stderr).into_owned();
+        (received.status.code().must("an exit code"), stderr)
     }
 }
 
@@ -59,8 +59,8 @@ async fn tailing_survives_a_restart_of_the_server_and_ends_by_ctrl_c() {
     cli.talos.process.kill();
     cli.talos = cli.talos.setup.clone().start().await;
     let second = cli.talos.issue(json!({ "name": "second" })).await;
-    let told = tail.event().await;
-    assert_eq!((told.text("/subject"), told.text("/type")), (&*second.id, "talos.key.issued"));
+    let received = tail.event().await;
+    assert_eq!((received.text("/subject"), received.text("/type")), (&*second.id, "talos.key.issued"));
     let (code, stderr) = tail.end(Some(Signal::INT)).await;
     assert_eq!(code, 0, "{stderr}");
     assert!(stderr.contains("trying again"), "{stderr}");

@@ -29,9 +29,9 @@ async fn wait_until_told(admin: Base, place: String) -> String {
         if reply.status == 429 {
             continue;
         }
-        let told = events(&reply.expect(200).json());
-        assert!(told.len() <= 1, "{told:?}");
-        if let Some(event) = told.first() {
+        let received = events(&reply.expect(200).json());
+        assert!(received.len() <= 1, "{received:?}");
+        if let Some(event) = received.first() {
             return event.text("/subject").to_owned();
         }
     }
@@ -61,8 +61,8 @@ async fn a_change_ends_the_wait_wherever_it_was_made() {
         has_connected(&one).await;
         let key = writer.issue(json!({})).await;
         let (reply, took) = waiting.await.must("the reader");
-        let told = events(&reply.expect(200).json());
-        assert_eq!(told.iter().map(|event| event.text("/subject")).collect::<Vec<_>>(), [&*key.id]);
+        let received = events(&reply.expect(200).json());
+        assert_eq!(received.iter().map(|event| event.text("/subject")).collect::<Vec<_>>(), [&*key.id]);
         assert!(took < Duration::from_secs(20), "{took:?}");
     }
 }
@@ -140,8 +140,8 @@ async fn readers_that_are_slow_or_many_delay_nobody() {
     let verified = talos.admin.post(VERIFY, &json!({ "credential": key.secret })).await.expect(200).json();
     assert_eq!(verified.at("/is_valid"), &json!(true));
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    while let Some(told) = waiting.join_next().await {
-        assert_eq!(told.must("a reader"), key.id, "each is told of the change");
+    while let Some(received) = waiting.join_next().await {
+        assert_eq!(received.must("a reader"), key.id, "each is told of the change");
     }
     // Readers that are gone have freed their places.
     until("another may wait", async || {

@@ -45,10 +45,10 @@ async fn a_viewer_may_only_look() {
         .start()
         .await;
     let call = Call::get(WHOAMI).header("x-forwarded-client-cert", &viewer);
-    let told = talos.admin.send(Version::Http1, call).await.expect(200).json();
-    assert_eq!((told.text("/caller"), told.text("/role")), ("spiffe://test/viewer", "viewer"));
-    assert_eq!((told.text("/proof"), told.text("/auth_mode")), ("xfcc", "xfcc"));
-    let operations = told.texts("/operations");
+    let answer = talos.admin.send(Version::Http1, call).await.expect(200).json();
+    assert_eq!((answer.text("/caller"), answer.text("/role")), ("spiffe://test/viewer", "viewer"));
+    assert_eq!((answer.text("/proof"), answer.text("/auth_mode")), ("xfcc", "xfcc"));
+    let operations = answer.texts("/operations");
     assert!(operations.contains(&"adminListEvents") && operations.contains(&"revokeApiKey"));
     for operation in ["adminIssueApiKey", "adminDeleteActor", "adminRevokeApiKey"] {
         assert!(!operations.contains(&operation), "{operation}: {operations:?}");

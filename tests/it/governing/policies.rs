@@ -60,8 +60,8 @@ async fn all_violations_are_listed_at_once() {
     let other = with(import.clone(), &json!({ "actor_id": "user:1", "raw_key": "another-legacy-key" }));
     let batch = talos.admin.post(BATCH, &json!({ "requests": [import, other] })).await.expect(200).json();
     assert_eq!(batch["success_count"], 1, "{batch:#}");
-    let told = batch.text("/results/0/error_message");
-    assert!(all.iter().all(|field| told.contains(&format!("{field}: "))), "{told}");
+    let output = batch.text("/results/0/error_message");
+    assert!(all.iter().all(|field| output.contains(&format!("{field}: "))), "{output}");
     assert_eq!(batch.text("/results/0/error_code"), "BATCH_CREATE_IMPORTED_API_KEYS_ERROR_INVALID_ARGUMENT");
 
     talos.issue(good()).await;

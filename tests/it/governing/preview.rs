@@ -82,7 +82,7 @@ async fn the_preview_names_the_keys_that_a_replay_refuses() {
     std::fs::write(cli.setup.path("new.yaml"), CANDIDATES).must("writing routes");
     let file = cli.setup.path("new.yaml").display().to_string();
     let report = cli.line(&format!("scopes preview --routes {file} --since 7d --format json")).await.json();
-    let told: BTreeMap<(String, String), u64> = list(&report, "/rows")
+    let output: BTreeMap<(String, String), u64> = list(&report, "/rows")
         .iter()
         .map(|row| {
             assert_eq!(row.text("/verdict"), "refused", "{row:#}");
@@ -92,8 +92,8 @@ async fn the_preview_names_the_keys_that_a_replay_refuses() {
         .collect();
     let candidate = setup_on(talos, CANDIDATES).start().await;
     let replayed = replay(&candidate, &traffic).await;
-    assert_eq!(told, replayed);
-    assert_eq!(told.len(), 5, "{told:?}");
+    assert_eq!(output, replayed);
+    assert_eq!(output.len(), 5, "{output:?}");
     let of_page = list(&report, "/rows").iter().find(|row| row["reason"] == "publishable").must("a row");
     assert_eq!((of_page.text("/actor_id"), of_page.text("/route")), ("page", "invoices"));
     let untold: Vec<(&str, Option<u64>)> =

@@ -85,8 +85,8 @@ async fn tls_to_talos_is_set_up_and_renewed_as_the_page_says() {
 
     let whole = std::fs::read_to_string(CONFIG).must(CONFIG).replace(CLUSTER, &cluster).replace(TOP, &top);
     std::fs::write(setup.path("envoy.yaml"), whole).must("a configuration");
-    let told = Ran::from(setup.run(&["doctor", "envoy.yaml"]).await);
-    assert_eq!(told.code, 0, "{told:?}");
+    let output = Ran::from(setup.run(&["doctor", "envoy.yaml"]).await);
+    assert_eq!(output.code, 0, "{output:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,12 +46,12 @@ async fn until_log_says(talos: &Talos, what: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_readable_list_it_does_not_start() {
     let (setup, path) = with_deny_file("# fine\n\nnonsense\n");
-    let told = setup.refused().await;
-    assert!(told.contains("consistency.deny_file") && told.contains("line 3"), "{told}");
-    assert!(!told.contains("nonsense"), "a secret may have been put there: {told}");
+    let output = setup.refused().await;
+    assert!(output.contains("consistency.deny_file") && output.contains("line 3"), "{output}");
+    assert!(!output.contains("nonsense"), "a secret may have been put there: {output}");
     fs::remove_file(&path).must("removing the deny file");
-    let told = setup.refused().await;
-    assert!(told.contains("consistency.deny_file") && told.contains("deny.txt"), "{told}");
+    let output = setup.refused().await;
+    assert!(output.contains("consistency.deny_file") && output.contains("deny.txt"), "{output}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,8 +22,8 @@ async fn an_encoding_that_lacks_letters_is_named() {
         assert_eq!(log.contains("the encoding of the database is LATIN1"), is_told, "{encoding}: {log}");
         talos.stop().await;
         let checked = setup.run(&["config", "check", "--connect"]).await;
-        let told = String::from_utf8(checked.stdout).must("text");
-        let line = told.lines().find(|line| line.contains(" database: ")).must(&told);
+        let output = String::from_utf8(checked.stdout).must("text");
+        let line = output.lines().find(|line| line.contains(" database: ")).must(&output);
         assert_eq!(line.starts_with('✗') && line.contains("it must be UTF8"), is_told, "{encoding}: {line}");
     }
 }

@@ -168,11 +168,11 @@ async fn a_start_without_the_key_set_fails_and_says_why() {
         ("200 OK", "", large.as_str(), "must be 1048576 bytes at most"),
         ("200 OK", "", "<html>", "must be a JSON object with a list `keys`"),
     ];
-    for (status, headers, body, told) in cases {
+    for (status, headers, body, output) in cases {
         server.says(status, headers, body);
         let log = server.setup().refused().await;
         assert!(log.contains("credentials.derived_tokens.jwt.signing_keys.urls[0]: "), "{status}: {log}");
-        assert!(log.contains(told), "{status}: {log}");
+        assert!(log.contains(output), "{status}: {log}");
     }
 
     server.has(&good);

@@ -20,7 +20,7 @@ struct Line {
     /// The request for the first of them. All have its actor, which no other line has.
     request: Value,
     /// Id and secret of each.
-    told: Vec<(String, String)>,
+    keys: Vec<(String, String)>,
     revoked: bool,
     /// The last change, if no answer to it came.
     open: Option<Change>,
@@ -86,7 +86,7 @@ async fn write_until_it_dies(admin: Base, name: String, mut random: Random, line
         let actor = format!("{name}, line {number}");
         let request =
             json!({ "name": "loaded", "actor_id": actor, "request_id": random.text("0123456789abcdef", 32) });
-        let mut line = Line { request, told: Vec::new(), revoked: false, open: None };
+        let mut line = Line { request, keys: Vec::new(), revoked: false, open: None };
         let goes_on = write_line(admin, &mut line, &mut random).await;
         lines.lock().must("the lines").push(line);
         if !goes_on {
@@ -102,18 +102,18 @@ async fn write_line(admin: Base, line: &mut Line, random: &mut Random) -> bool {
         return false;
     };
     line.open = None;
-    line.told.push(told(&issued.expect(201).json()));
+    line.keys.push(id_and_secret(&issued.expect(201).json()));
     for _ in 0..random.below(3) {
-        let (id, _) = line.told.last().must("a key");
+        let (id, _) = line.keys.last().must("a key");
         line.open = Some(Change::Rotate);
         let Some(rotated) = answer(admin, &format!("{ISSUED}/{id}:rotate"), &json!({})).await else {
             return false;
         };
         line.open = None;
-        line.told.push(told(&rotated.expect(201).json()));
+        line.keys.push(id_and_secret(&rotated.expect(201).json()));
     }
     if random.below(4) == 0 {
-        let (id, _) = line.told.last().must("a key");
+        let (id, _) = line.keys.last().must("a key");
         line.open = Some(Change::Revoke);
         let reason = json!({ "reason": "REVOCATION_REASON_KEY_COMPROMISE" });
         let Some(revoked) = answer(admin, &format!("{ISSUED}/{id}:revoke"), &reason).await else {
@@ -130,7 +130,7 @@ async fn answer(admin: Base, path: &str, body: &Value) -> Option<Reply> {
     admin.try_send(Version::Http1, Call::post(path).json(body)).await.ok()
 }
 
-fn told(document: &Value) -> (String, String) {
+fn id_and_secret(document: &Value) -> (String, String) {
     (document.text("/issued_api_key/key_id").to_owned(), document.text("/secret").to_owned())
 }
 
@@ -144,16 +144,16 @@ async fn check(talos: &Talos, line: &Line) -> Option<String> {
     assert_eq!(active + count("KEY_STATUS_REVOKED"), before.len(), "{state}");
 
     // Acknowledged changes are there; each other change is there as a whole, or not at all.
-    let (told, most_active) = (line.told.len(), usize::from(!line.revoked));
+    let (known, most_active) = (line.keys.len(), usize::from(!line.revoked));
     match line.open {
-        None => assert_eq!((before.len(), active), (told, most_active), "{state}"),
+        None => assert_eq!((before.len(), active), (known, most_active), "{state}"),
         Some(Change::Issue) => assert!(before.len() == active && active <= 1, "{state}"),
         Some(Change::Rotate) => {
-            assert!(active == 1 && (told..=told + 1).contains(&before.len()), "{state}");
+            assert!(active == 1 && (known..=known + 1).contains(&before.len()), "{state}");
         }
-        Some(Change::Revoke) => assert!(active <= 1 && before.len() == told, "{state}"),
+        Some(Change::Revoke) => assert!(active <= 1 && before.len() == known, "{state}"),
     }
-    for (id, secret) in &line.told {
+    for (id, secret) in &line.keys {
         let is_active = before.contains(&(id.clone(), "KEY_STATUS_ACTIVE".to_owned()));
         assert_eq!(talos.verify(secret).await["is_valid"], is_active, "{id}, {state}");
     }
@@ -167,10 +167,10 @@ async fn check(talos: &Talos, line: &Line) -> Option<String> {
         false => {
             assert_eq!(after, before, "{state}");
             assert!(before.iter().any(|(row, _)| row == id), "{id}, {state}");
-            assert!(line.told.first().is_none_or(|(first, _)| first == id), "{id}, {state}");
+            assert!(line.keys.first().is_none_or(|(first, _)| first == id), "{id}, {state}");
         }
     }
-    let (id, secret) = line.told.last()?;
+    let (id, secret) = line.keys.last()?;
     let stays = before.contains(&(id.clone(), "KEY_STATUS_ACTIVE".to_owned()));
     stays.then(|| secret.clone())
 }

@@ -46,15 +46,15 @@ async fn beside_a_newer_schema(setup: Setup) {
     assert_eq!(status.at("/database/newer_schema"), &json!(1_000_003), "{status}");
     // A rollback runs the older program's migration first.
     let output = setup.run(&["migrate", "up"]).await;
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let message = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(told.contains("1000003") && told.contains("additive"), "{told}");
+    assert!(message.contains("1000003") && message.contains("additive"), "{message}");
     beside.stop().await;
     before.stop().await;
 
     setup.sql(CHANGE);
-    let told = setup.refused().await;
-    assert!(told.contains("1000004") && told.contains("isn't additive"), "{told}");
+    let message = setup.refused().await;
+    assert!(message.contains("1000004") && message.contains("isn't additive"), "{message}");
     let output = setup.run(&["migrate", "up"]).await;
     assert!(!output.status.success(), "a newer schema was migrated");
 }

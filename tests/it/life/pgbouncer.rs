@@ -133,7 +133,7 @@ async fn a_lock_that_is_never_released_is_named() {
     let began = std::time::Instant::now();
     let mut command = setup.program(env!("CARGO_BIN_EXE_talos"));
     let output = command.args(["migrate", "up"]).output().must("running talos migrate up");
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && told.contains("PgBouncer"), "{told}");
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && message.contains("PgBouncer"), "{message}");
     assert!(began.elapsed().as_secs() < 45, "{:?}", began.elapsed());
 }

@@ -136,8 +136,8 @@ async fn a_start_beside_a_removed_log_says_what_to_end() {
     let mut held = AnyConnection::connect(setup.dsn()).await.must("opening the file");
     held.execute("CREATE TABLE held (a INTEGER)").await.must("a change in the log");
     fs::remove_file(setup.path("talos.db-wal")).must("removing the log");
-    let told = setup.refused().await;
-    assert!(told.contains("talos.db-wal was removed") && told.contains("end every process"), "{told}");
+    let output = setup.refused().await;
+    assert!(output.contains("talos.db-wal was removed") && output.contains("end every process"), "{output}");
     held.close().await.must("closing the file");
     setup.start().await;
 }

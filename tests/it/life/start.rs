@@ -15,16 +15,16 @@ const AUTHORIZATION: &str = "envoy.service.auth.v3.Authorization";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_secret_it_says_so_and_ends() {
-    let told = Setup::new().unset("TALOS_SECRETS_HMAC_CURRENT").refused().await;
-    assert!(told.contains("project has no HMAC key configured"), "{told}");
+    let output = Setup::new().unset("TALOS_SECRETS_HMAC_CURRENT").refused().await;
+    assert!(output.contains("project has no HMAC key configured"), "{output}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_nothing_set_the_secret_is_what_it_names_first() {
     let output = Setup::bare().run(&["serve"]).await;
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code().is_some_and(|code| code > 0), "{:?}: {told}", output.status);
-    assert!(told.contains("project has no HMAC key configured"), "stderr: {told}");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code().is_some_and(|code| code > 0), "{:?}: {message}", output.status);
+    assert!(message.contains("project has no HMAC key configured"), "stderr: {message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,9 +42,9 @@ async fn a_bad_setting_is_named() {
         ),
     ];
     for (variable, value, key) in cases {
-        let told = Setup::new().set(variable, value).refused().await;
-        assert!(told.contains(key), "{variable}={value}: {told}");
-        assert!(!told.contains("panicked"), "{told}");
+        let output = Setup::new().set(variable, value).refused().await;
+        assert!(output.contains(key), "{variable}={value}: {output}");
+        assert!(!output.contains("panicked"), "{output}");
     }
 }
 
@@ -64,13 +64,13 @@ async fn a_bad_file_is_refused_by_key() {
     for (text, key) in cases {
         std::fs::write(&file, text).must("writing a configuration");
         let output = setup.run(&["serve", "--config", &file.to_string_lossy()]).await;
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success(), "{text}: {told}");
-        assert!(told.contains(key), "{text}: {told}");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{text}: {message}");
+        assert!(message.contains(key), "{text}: {message}");
     }
     let output = setup.run(&["serve", "--config", "nonesuch.yaml"]).await;
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && told.contains("nonesuch.yaml"), "{told}");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && message.contains("nonesuch.yaml"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,10 +78,10 @@ async fn a_listener_that_cannot_bind_fails_the_start() {
     for plane in ["http", "public", "metrics", "authz"] {
         let taken = TcpListener::bind("127.0.0.1:0").must("taking a port");
         let port = taken.local_addr().must("the taken address").port().to_string();
-        let told =
+        let output =
             Setup::new().set(&format!("TALOS_SERVE_{}_PORT", plane.to_uppercase()), &port).refused().await;
-        assert!(told.contains(&format!("serve.{plane}")), "{told}");
-        assert!(told.contains(&port) && told.contains("in use"), "{told}");
+        assert!(output.contains(&format!("serve.{plane}")), "{output}");
+        assert!(output.contains(&port) && output.contains("in use"), "{output}");
     }
 }
 
@@ -146,8 +146,8 @@ async fn a_database_of_a_newer_release_is_left_alone() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/rig/newer_schema.py");
     crate::rig::python::run(&[script, &setup.path("talos.db").to_string_lossy()]).await;
-    let told = setup.refused().await;
-    assert!(told.to_lowercase().contains("schema"), "{told}");
+    let message = setup.refused().await;
+    assert!(message.to_lowercase().contains("schema"), "{message}");
     let output = setup.run(&["migrate", "up"]).await;
     assert!(!output.status.success(), "a newer schema was migrated");
 }
@@ -218,11 +218,12 @@ async fn planes_in_processes_of_their_own_share_a_host_and_a_file() {
     let port = addresses[0].port().to_string();
     let chosen = setup.set("TALOS_SERVE_METRICS_PORT", &port).set("TALOS_SERVE_HTTP_PORT", "0");
     let output = chosen.run(&["serve", "admin", "--config", "talos.yaml"]).await;
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{told}");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
     assert!(
-        told.contains("serve.metrics: can't listen on") && told.contains("set another serve.metrics.port"),
-        "{told}"
+        message.contains("serve.metrics: can't listen on")
+            && message.contains("set another serve.metrics.port"),
+        "{message}"
     );
 }
 

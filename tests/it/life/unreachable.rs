@@ -9,15 +9,15 @@ use crate::rig::talos::Setup;
 /// build beside other tests.
 const SOON: Duration = Duration::from_millis(2_500);
 
-async fn told(dsn: &str) -> String {
+async fn message(dsn: &str) -> String {
     let setup = Setup::new().set("TALOS_DB_DSN", dsn);
     let began = Instant::now();
-    let told = setup.refused().await;
+    let message = setup.refused().await;
     let took = began.elapsed();
-    assert!(took < SOON, "{dsn}: {took:?}: {told}");
+    assert!(took < SOON, "{dsn}: {took:?}: {message}");
     let output = setup.run(&["migrate", "status"]).await;
     assert!(!output.status.success(), "{dsn}");
-    told
+    message
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,8 +36,8 @@ async fn the_server_and_the_cause_are_named_at_once() {
         ("postgres://u:hunter2/w@h/d".to_owned(), "percent-encode".to_owned()),
         ("postgres://u:hunter2@h/d?channel_binding=require".to_owned(), "channel_binding".to_owned()),
     ] {
-        let told = told(&dsn).await;
-        assert!(told.contains(&words), "{dsn}: {told}");
-        assert!(!told.contains("hunter2"), "{dsn}: {told}");
+        let output = message(&dsn).await;
+        assert!(output.contains(&words), "{dsn}: {output}");
+        assert!(!output.contains("hunter2"), "{dsn}: {output}");
     }
 }

@@ -49,17 +49,17 @@ async fn a_limit_of_an_actor_counts_all_its_keys() {
     let sent_back = talos.patch(&format!("{ISSUED}/{}", plain.id), &got).await.expect(200).json();
     assert_eq!(sent_back, got);
 
-    let told = |reply: Reply, name: &str| reply.header(name).must(name).to_owned();
+    let header = |reply: Reply, name: &str| reply.header(name).must(name).to_owned();
     let reply = verify(&talos, &plain).await;
-    assert_eq!(told(reply, "ratelimit"), "\"day\";r=3");
+    assert_eq!(header(reply, "ratelimit"), "\"day\";r=3");
     let reply = verify(&talos, &own).await;
-    assert_eq!(told(reply, "ratelimit-policy"), "\"default\";q=2;w=3600, \"day\";q=4;w=3600");
+    assert_eq!(header(reply, "ratelimit-policy"), "\"default\";q=2;w=3600, \"day\";q=4;w=3600");
     // Its own limit is nearer to its end.
-    assert_eq!(told(verify(&talos, &own).await, "ratelimit"), "\"default\";r=0");
+    assert_eq!(header(verify(&talos, &own).await, "ratelimit"), "\"default\";r=0");
     talos.check(Check::bearer(&own.secret)).await.denied(429);
     // What one limit refused cost the other nothing. Keys that are issued later count as well.
     let later = key(&talos, &[]).await;
-    assert_eq!(told(verify(&talos, &later).await, "ratelimit"), "\"day\";r=0");
+    assert_eq!(header(verify(&talos, &later).await, "ratelimit"), "\"day\";r=0");
     for key in [&plain, &later] {
         let denied = talos.check(Check::bearer(&key.secret)).await.denied(429);
         assert_eq!(denied.header("ratelimit"), Some("\"day\";r=0"));
@@ -75,7 +75,7 @@ async fn a_limit_of_an_actor_counts_all_its_keys() {
     let cleared = talos.patch(&format!("{ACTOR}?update_mask=rate_limit_policies"), &json!({})).await;
     assert!(cleared.expect(200).json().get("rate_limit_policies").is_none());
     talos.check(Check::bearer(&next)).await.allowed();
-    assert_eq!(told(verify(&talos, &own).await, "ratelimit-policy"), "\"default\";q=2;w=3600");
+    assert_eq!(header(verify(&talos, &own).await, "ratelimit-policy"), "\"default\";q=2;w=3600");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,10 +124,11 @@ async fn what_cannot_be_enforced_is_refused_or_told() {
         "nothing is written"
     );
 
-    let told = "rate_limit.enabled is false: the limits of this actor are stored and reported, not enforced";
+    let warning =
+        "rate_limit.enabled is false: the limits of this actor are stored and reported, not enforced";
     let reply = talos.patch(ACTOR, &limits(&[limit("default", 1)])).await.expect(200);
-    assert_eq!(reply.header("warning"), Some(&*format!("299 talos \"{told}\"")));
-    assert_eq!(talos.admin.get(ACTOR).await.expect(200).json()["warnings"], json!([told]));
+    assert_eq!(reply.header("warning"), Some(&*format!("299 talos \"{warning}\"")));
+    assert_eq!(talos.admin.get(ACTOR).await.expect(200).json()["warnings"], json!([warning]));
     let key = key(&talos, &[]).await;
     let shown = talos.admin.get(&format!("{ISSUED}/{}", key.id)).await.expect(200).json();
     assert!(shown.text("/warnings/0").starts_with("rate_limit.enabled is false"), "{shown:#}");

@@ -89,14 +89,14 @@ async fn a_route_says_what_a_request_costs() {
         rate.next_back().filter(|rate| !rate.is_empty())
     };
     let ask = || Check::bearer(&key.secret);
-    let told = |left: u32| Some(format!("\"default\";r={left}"));
-    assert_eq!(left(ask().route("talos.cost", "4")).await, told(6));
-    assert_eq!(left(ask().metadata("talos", &json!({ "cost": 3 }))).await, told(3));
+    let rest = |left: u32| Some(format!("\"default\";r={left}"));
+    assert_eq!(left(ask().route("talos.cost", "4")).await, rest(6));
+    assert_eq!(left(ask().metadata("talos", &json!({ "cost": 3 }))).await, rest(3));
     assert_eq!(left(ask().route("talos.cost", "0")).await, None, "it isn't counted");
     let denied = talos.check(ask().route("talos.cost", "4")).await.denied(429);
     assert_eq!(denied.header("ratelimit"), Some("\"default\";r=3"));
-    assert_eq!(left(ask()).await, told(2));
-    assert_eq!(left(ask().route("talos.cost", "2")).await, told(0));
+    assert_eq!(left(ask()).await, rest(2));
+    assert_eq!(left(ask().route("talos.cost", "2")).await, rest(0));
     talos.check(ask()).await.denied(429);
     talos.check(ask().route("talos.cost", "0")).await.allowed();
     for bad in ["", "-1", "1.5", "10001", "many"] {
@@ -320,22 +320,22 @@ async fn verify_can_leave_the_limits_as_they_are() {
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_that_are_not_enforced_are_reported() {
     let talos = Setup::new().start().await;
-    let told = "rate_limit.enabled is false: the limits of this key are stored and reported, not enforced";
-    let warning = format!("299 talos \"{told}\"");
+    let text = "rate_limit.enabled is false: the limits of this key are stored and reported, not enforced";
+    let warning = format!("299 talos \"{text}\"");
     let body = json!({ "name": "n", "actor_id": "a", "rate_limit_policies": [policy("burst", 1)] });
     let issued = talos.admin.post(ISSUED, &body).await.expect(201);
     assert_eq!(issued.header("warning"), Some(warning.as_str()));
     let issued = issued.json();
-    assert_eq!(issued.at("/issued_api_key/warnings"), &json!([told]));
+    assert_eq!(issued.at("/issued_api_key/warnings"), &json!([text]));
     let path = format!("{ISSUED}/{}", issued.text("/issued_api_key/key_id"));
     let answer = talos.admin.get(&path).await.expect(200).json();
-    assert_eq!(answer["warnings"], json!([told]));
+    assert_eq!(answer["warnings"], json!([text]));
     talos.patch(&path, &answer).await.expect(200);
     let listed = talos.admin.get(ISSUED).await.expect(200).json();
-    assert_eq!(listed.at("/issued_api_keys/0/warnings"), &json!([told]));
+    assert_eq!(listed.at("/issued_api_keys/0/warnings"), &json!([text]));
     let own = Call::get("/v2alpha1/usage:self").bearer(issued.text("/secret"));
     let own = talos.public.send(Version::Http1, own).await.expect(200).json();
-    assert_eq!(own.at("/key/warnings"), &json!([told]), "its holder learns it, too");
+    assert_eq!(own.at("/key/warnings"), &json!([text]), "its holder learns it, too");
     let edge = json!([{ "name": "edge", "quota": "1", "window": "60s", "enforce": "ENVOY" }]);
     let changed = talos.patch(&path, &json!({ "rate_limit_policies": edge })).await.expect(200);
     assert_eq!((changed.header("warning"), changed.json().get("warnings")), (None, None));

@@ -23,7 +23,7 @@ struct Case {
     /// Results: imported, left out, refused.
     counts: [u64; 3],
     /// Texts that the output has.
-    told: &'static [&'static str],
+    output: &'static [&'static str],
 }
 
 const CASES: [Case; 5] = [
@@ -37,7 +37,7 @@ const CASES: [Case; 5] = [
         ],
         not: &["3f0c1e5d7a9b", "{vault://env/bob-key}"],
         counts: [3, 0, 1],
-        told: &[
+        output: &[
             "consumers[1].keyauth_credentials[1]",
             "reference to a vault",
             "the ACL group \"internal team\"",
@@ -52,7 +52,7 @@ const CASES: [Case; 5] = [
         keys: &[("acme_3Zx8c6v4b2n", "user:42"), ("acme_9Qw7e5r3t1y", "user:43")],
         not: &["acme_0Off2468", "hNUn/fQPA/aXLzOLvbwYAcKLCpOrwXKZFAEmbpE6NKY="],
         counts: [2, 1, 1],
-        told: &["is disabled", "neither plaintext nor hash", "its roles (customer)"],
+        output: &["is disabled", "neither plaintext nor hash", "its roles (customer)"],
     },
     Case {
         source: "authorino",
@@ -63,7 +63,7 @@ const CASES: [Case; 5] = [
         ],
         not: &["certificate", "a private key that is no API key"],
         counts: [2, 0, 0],
-        told: &["(Secret tls): has no label authorino.kuadrant.io/managed-by"],
+        output: &["(Secret tls): has no label authorino.kuadrant.io/managed-by"],
     },
     Case {
         source: "envoy-gateway",
@@ -71,7 +71,7 @@ const CASES: [Case; 5] = [
         keys: &[("eg-mobile-5f4e3d2c1b", "mobile"), ("eg-partner-0a9b8c7d6e", "partner")],
         not: &["not an API key"],
         counts: [2, 0, 0],
-        told: &[
+        output: &[
             "no SecurityPolicy of the file refers to it",
             "forwardClientIDHeader x-client-id",
             "{header: x-api-key}",
@@ -83,7 +83,7 @@ const CASES: [Case; 5] = [
         keys: &[("csv-plain-1357", "user:42"), ("csv-hashed-2468", "user:43")],
         not: &["csv-past-9753"],
         counts: [2, 2, 1],
-        told: &[
+        output: &[
             "line 4",
             "slow, salted hash",
             "has expired",
@@ -150,8 +150,8 @@ async fn exports_come_in_as_their_guides_say_and_their_keys_pass_envoy() {
         let ran = feed(shell(&setup), &script).await.expect(0);
         assert_silent(case, &ran);
         let written = format!("{}{}", ran.stdout, ran.stderr);
-        for told in case.told {
-            assert!(written.contains(told), "{}: no {told} in {written}", case.source);
+        for output in case.output {
+            assert!(written.contains(output), "{}: no {output} in {written}", case.source);
         }
         for (key, actor) in case.keys {
             let reply = edge.send(Version::Http1, Call::get("/orders").api_key(key)).await;
@@ -221,7 +221,7 @@ async fn attributes_carry_over() {
 async fn a_file_that_is_no_export_is_named_with_its_place_and_the_cure() {
     let talos = Talos::start().await;
     let setup = Setup::bare().set("TALOS_ENDPOINT", &talos.admin.url(""));
-    for (source, text, told) in [
+    for (source, text, output) in [
         ("kong", "consumers: [s3cret", "invalid YAML at line "),
         ("kong", "services: []\n", "isn't decK's YAML"),
         ("unkey", "{\"keys\":[{\"plaintext\":\"s3cret\"", "invalid JSON at line 1"),
@@ -232,7 +232,7 @@ async fn a_file_that_is_no_export_is_named_with_its_place_and_the_cure() {
     ] {
         std::fs::write(setup.path("export"), text).must("an export");
         let ran = Ran::from(setup.run(&["migrate", "from", source, "export"]).await).expect(64);
-        assert!(ran.stderr.contains(told) && ran.stderr.contains("export: "), "{told}: {ran:#?}");
+        assert!(ran.stderr.contains(output) && ran.stderr.contains("export: "), "{output}: {ran:#?}");
         assert!(!ran.stderr.contains("s3cret"), "{ran:#?}");
     }
     // Files of Windows begin with a byte order mark and end lines with two characters.

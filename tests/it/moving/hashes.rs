@@ -101,14 +101,17 @@ async fn an_upgrade_is_told_under_both_ids() {
     until("it is used", async || talos.check(Check::bearer("followed")).await.passes().then_some(())).await;
     upgraded(&talos, &pending, &native).await;
     let events = talos.admin.get("/v2alpha1/admin/events").await.expect(200).json();
-    let told = |at: usize, pointer: &str| events.at(&format!("/events/{at}{pointer}")).clone();
+    let value = |at: usize, pointer: &str| events.at(&format!("/events/{at}{pointer}")).clone();
     for (at, subject) in [(1, &pending), (2, &native)] {
-        assert_eq!((told(at, "/type"), told(at, "/subject")), (json!("talos.key.upgraded"), json!(subject)));
-        assert_eq!(told(at, "/data/operation"), "upgrade");
+        assert_eq!(
+            (value(at, "/type"), value(at, "/subject")),
+            (json!("talos.key.upgraded"), json!(subject))
+        );
+        assert_eq!(value(at, "/data/operation"), "upgrade");
     }
-    assert_eq!(told(1, "/data/replaced_by"), json!(native));
+    assert_eq!(value(1, "/data/replaced_by"), json!(native));
     let change = json!([{ "field": "key_id", "before": pending, "after": native }]);
-    assert_eq!((told(2, "/data/actor_id"), told(2, "/data/changes")), (json!("bob"), change));
+    assert_eq!((value(2, "/data/actor_id"), value(2, "/data/changes")), (json!("bob"), change));
 
     talos.admin.send(Version::Http1, Call::new("DELETE", &format!("{IMPORTED}/{native}"))).await.expect(204);
     let events = talos.admin.get("/v2alpha1/admin/events").await.expect(200).text();
@@ -193,7 +196,7 @@ async fn a_key_that_is_known_in_any_way_is_not_imported_again() {
 async fn slow_or_malformed_hashes_are_refused_with_the_reason() {
     let talos = Talos::start().await;
     let bcrypt = "$2b$12$abcdefghijklmnopqrstuuAsQ8m3nDgxM4X8rF7YkDnLQqN0vWn9q";
-    for (hash, told) in [
+    for (hash, value) in [
         (json!({ "value": bcrypt }), "hash.value: is a slow, salted hash"),
         (json!({ "algorithm": "argon2id", "value": sha256("a") }), "hash.algorithm: is a slow"),
         (json!({ "algorithm": "md5", "value": sha256("a") }), "hash.algorithm: must be sha256 or sha512"),
@@ -203,7 +206,7 @@ async fn slow_or_malformed_hashes_are_refused_with_the_reason() {
         (json!({ "algorithm": "sha256", "salt": "x", "value": sha256("a") }), "salt"),
     ] {
         let message = talos.admin.post(IMPORTED, &body(hash)).await.expect_bad_request();
-        assert!(message.contains(told), "{told}: {message}");
+        assert!(message.contains(value), "{value}: {message}");
         assert!(!message.contains(&sha256("a")) && !message.contains("abcdefghij"), "{message}");
     }
     let mut both = plain("a");

@@ -217,12 +217,12 @@ const DSNS: [(&str, &str); 14] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_dsn_is_understood_or_its_parameter_named() {
-    for (dsn, told) in DSNS {
+    for (dsn, output) in DSNS {
         let setup = Setup::bare().set("TALOS_DB_DSN", dsn);
         let checked = Ran::from(setup.run(&["config", "check", "--no-files"]).await);
-        assert_eq!(checked.code, if told.is_empty() { 0 } else { 64 }, "{dsn}: {}", checked.stderr);
+        assert_eq!(checked.code, if output.is_empty() { 0 } else { 64 }, "{dsn}: {}", checked.stderr);
         assert!(
-            checked.stderr.contains(told) && !checked.stderr.contains("secret@"),
+            checked.stderr.contains(output) && !checked.stderr.contains("secret@"),
             "{dsn}: {}",
             checked.stderr
         );

@@ -35,16 +35,16 @@ impl Received {
     }
 
     #[track_caller]
-    pub fn from_json(told: &Value) -> Received {
+    pub fn from_json(echo: &Value) -> Received {
         let header = |pair: &Value| (pair.text("/0").to_owned(), pair.text("/1").to_owned());
         let headers = |pointer: &str| -> Vec<(String, String)> {
-            told.at(pointer).as_array().must("a list of headers").iter().map(header).collect()
+            echo.at(pointer).as_array().must("a list of headers").iter().map(header).collect()
         };
         Received {
-            method: told.text("/method").to_owned(),
-            path: told.text("/path").to_owned(),
+            method: echo.text("/method").to_owned(),
+            path: echo.text("/path").to_owned(),
             headers: headers("/headers"),
-            body: told.text("/body").to_owned(),
+            body: echo.text("/body").to_owned(),
             trailers: headers("/trailers"),
         }
     }
@@ -141,11 +141,11 @@ async fn answer(
         body: text(&body),
         trailers: all(&trailers),
     };
-    let told = json!({
+    let echo = json!({
         "method": got.method, "path": got.path, "headers": got.headers, "body": got.body, "trailers": got.trailers,
     });
     seen.lock().must("the upstream's record").push(got);
-    let mut response = Response::new(Full::from(told.to_string()));
+    let mut response = Response::new(Full::from(echo.to_string()));
     if head.uri.path() == MOVED_PATH {
         let host = head.uri.authority().map(ToString::to_string);
         let host =

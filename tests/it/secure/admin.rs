@@ -20,7 +20,7 @@ const ACTOR: &str = "/v2alpha1/admin/actors/user:42";
 const IMPORTED: &str = "/v2alpha1/admin/importedApiKeys";
 
 /// One call for each role: what it is, and the least role that may do it.
-fn calls() -> [(Call, u16, usize); 24] {
+fn calls() -> [(Call, u16, usize); 25] {
     let new = json!({ "name": "a", "actor_id": "b" });
     let nobody = |kind: &str, verb: &str| format!("{kind}/{}:{verb}", uuid::Uuid::nil());
     [
@@ -32,6 +32,7 @@ fn calls() -> [(Call, u16, usize); 24] {
         (Call::get("/v2alpha1/admin/whoami"), 200, 0),
         (Call::post("/v2alpha1/admin/routes:explain").json(&json!({ "method": "GET", "path": "/" })), 200, 0),
         (Call::post(VERIFY).json(&json!({ "credential": "x" })), 200, 0),
+        (Call::get("/v2alpha1/admin/policies"), 200, 0),
         (Call::post("/v2alpha1/admin/policies:check").json(&json!({})), 200, 0),
         (Call::post("/v2alpha1/admin/scopes:preview").json(&json!({ "routes": [{}] })), 200, 0),
         (Call::post(ISSUED).json(&new), 201, 1),
@@ -112,10 +113,10 @@ async fn a_certificate_decides_by_its_exact_name() {
         (vec![SanType::IpAddress([127, 0, 0, 1].into())], 401, "UNAUTHORIZED"),
         (vec![], 401, "UNAUTHORIZED"),
     ] {
-        let told = format!("{names:?}");
+        let shown = format!("{names:?}");
         let client = showing(&clients, names, 2100);
         let reply = client.send(talos.admin, Version::Http1, Call::get(ISSUED)).await;
-        assert_eq!(reply.status, status, "{told}");
+        assert_eq!(reply.status, status, "{shown}");
         reply.expect_error(status, reason);
         // Nor do they learn which paths there are; what is for anyone is for them, too.
         let nowhere = client.send(talos.admin, Version::Http1, Call::get("/nowhere")).await;
@@ -336,7 +337,7 @@ async fn roles_change_while_it_runs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn contradictory_settings_are_refused_at_the_start() {
-    for (variables, told) in [
+    for (variables, problem) in [
         (&[("HOST", "0.0.0.0")][..], "set serve.http.trusted_network: true"),
         (&[("AUTH_MODE", "mtls")], "serve.http.tls.client_ca_file: is needed"),
         (&[("AUTH_MODE", "mtls")], "serve.http.auth.roles: must give somebody a role"),
@@ -360,6 +361,6 @@ async fn contradictory_settings_are_refused_at_the_start() {
             .iter()
             .fold(Setup::new(), |setup, (name, value)| setup.set(&format!("TALOS_SERVE_HTTP_{name}"), value));
         let refused = tokio::time::timeout(Duration::from_secs(30), setup.refused()).await.must("an end");
-        assert!(refused.contains(told), "{told}\n{refused}");
+        assert!(refused.contains(problem), "{problem}\n{refused}");
     }
 }

@@ -27,8 +27,8 @@ async fn a_name_that_was_made_to_point_here_gets_nothing() {
         ask(host).await.expect(200);
     }
     for host in ["evil.example", "localhost.evil.example", "10.1.2.4.evil.example", "keys.example.evil"] {
-        let told = ask(host).await.expect_error(403, "FORBIDDEN");
-        assert!(told.contains("serve.http.allowed_hosts"), "{told}");
+        let output = ask(host).await.expect_error(403, "FORBIDDEN");
+        assert!(output.contains("serve.http.allowed_hosts"), "{output}");
     }
     for host in ["", "a@localhost", "localhost:x"] {
         ask(host).await.expect_bad_request();
@@ -65,8 +65,8 @@ async fn an_entry_may_stand_for_any_name() {
         }
     }
     // Without authentication of callers, allowing any host would let in any site.
-    let told = Setup::new().set("TALOS_SERVE_HTTP_ALLOWED_HOSTS", "*").refused().await;
-    assert!(told.contains("serve.http.allowed_hosts[0]: is *, any name"), "{told}");
+    let output = Setup::new().set("TALOS_SERVE_HTTP_ALLOWED_HOSTS", "*").refused().await;
+    assert!(output.contains("serve.http.allowed_hosts[0]: is *, any name"), "{output}");
 }
 
 /// A proxy that rewrites `Host` says in `X-Forwarded-Host` what was asked for.

@@ -198,9 +198,9 @@ async fn names_of_a_forwarded_certificate_are_not_made_up_by_its_owner() {
             vec![dns("spiffe://test/admin")],
             vec![dns(&format!("x,{pasted}"))],
         ] {
-            let told = format!("{details}: {names:?}");
+            let shown = format!("{details}: {names:?}");
             let status = ask(names).await;
-            assert!(matches!(status, 401 | 403), "{told}: {status}");
+            assert!(matches!(status, 401 | 403), "{shown}: {status}");
         }
     }
 }

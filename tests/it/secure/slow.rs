@@ -93,9 +93,9 @@ async fn slow(base: Base, Slow { kind, first, bound }: Slow) -> (Kind, Duration)
     let timeout = bound + SLACK;
     let ended = tokio::time::timeout(timeout, stream.read_to_end(&mut rest)).await;
     assert!(ended.is_ok(), "{kind:?} at {} was still open after {timeout:?}", base.0);
-    let told = String::from_utf8_lossy(&rest);
-    let is_told = !first.starts_with(b"POST ") || told.starts_with("HTTP/1.1 408 ");
-    assert!(is_told, "{told}");
+    let answer = String::from_utf8_lossy(&rest);
+    let is_told = !first.starts_with(b"POST ") || answer.starts_with("HTTP/1.1 408 ");
+    assert!(is_told, "{answer}");
     (kind, began.elapsed())
 }
 

@@ -106,17 +106,17 @@ async fn files_that_cannot_be_used_stop_the_start() {
     let authority = Authority::new();
     let (pair, other) = (authority.issue(NAME, 2100), authority.issue(NAME, 2100));
     let setup = Setup::new().tls("AUTHZ", &(pair.0.clone(), other.1.clone()));
-    let told = setup.refused().await;
+    let output = setup.refused().await;
     assert!(
-        told.contains("serve.authz.tls: ") && told.contains("the key isn't that of the certificate"),
-        "{told}"
+        output.contains("serve.authz.tls: ") && output.contains("the key isn't that of the certificate"),
+        "{output}"
     );
     setup.put_pair("AUTHZ", &("hunter2".to_owned(), pair.1.clone()));
-    let told = setup.refused().await;
-    assert!(told.contains("has no certificate in PEM") && !told.contains("hunter2"), "{told}");
+    let output = setup.refused().await;
+    assert!(output.contains("has no certificate in PEM") && !output.contains("hunter2"), "{output}");
     std::fs::remove_file(setup.path("AUTHZ-key.pem")).must("removing a key");
     setup.put_pair("AUTHZ", &pair);
     std::fs::remove_file(setup.path("AUTHZ-key.pem")).must("removing a key");
-    let told = setup.refused().await;
-    assert!(told.contains("AUTHZ-key.pem: No such file"), "{told}");
+    let output = setup.refused().await;
+    assert!(output.contains("AUTHZ-key.pem: No such file"), "{output}");
 }

@@ -83,8 +83,8 @@ async fn wrong_servers_get_no_secret() {
 async fn plaintext_to_another_machine_stops_the_start() {
     let setup =
         Setup::new().set("TALOS_CACHE_TYPE", "redis").set("TALOS_CACHE_REDIS_ADDRS", "192.0.2.1:6379");
-    let told = setup.clone().refused().await;
-    assert!(told.contains("cache.redis.tls.enabled"), "{told}");
+    let output = setup.clone().refused().await;
+    assert!(output.contains("cache.redis.tls.enabled"), "{output}");
     let talos = setup.set("TALOS_CACHE_REDIS_TLS_ENABLED", "false").start().await;
     goes_on(&talos).await;
 }

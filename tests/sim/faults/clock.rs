@@ -1,7 +1,7 @@
 //! A wall clock that is set.
 
 use super::{Fault, Stage, one_instance};
-use crate::chance::Chance;
+use crate::random::Random;
 
 /// Jump of an instance's wall clock.
 #[derive(Debug)]
@@ -10,9 +10,9 @@ struct ClockSet {
     ahead_millis: i64,
 }
 
-pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
-    let ahead_millis = chance.within(0, 40_000) as i64 - 20_000;
-    Box::new(ClockSet { instance: one_instance(chance, focus), ahead_millis })
+pub fn make(random: &mut Random, focus: usize) -> Box<dyn Fault> {
+    let ahead_millis = random.within(0, 40_000) as i64 - 20_000;
+    Box::new(ClockSet { instance: one_instance(random, focus), ahead_millis })
 }
 
 impl ClockSet {

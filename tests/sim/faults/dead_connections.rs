@@ -1,7 +1,7 @@
 //! Connections that something between forgets: no error, no answer.
 
 use super::{Fault, Stage, some_instances};
-use crate::chance::Chance;
+use crate::random::Random;
 
 /// Death of all open connections of some instances. New ones work.
 #[derive(Debug)]
@@ -9,8 +9,8 @@ struct DeadConnections {
     instances: Vec<usize>,
 }
 
-pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
-    Box::new(DeadConnections { instances: some_instances(chance, focus) })
+pub fn make(random: &mut Random, focus: usize) -> Box<dyn Fault> {
+    Box::new(DeadConnections { instances: some_instances(random, focus) })
 }
 
 impl Fault for DeadConnections {

@@ -1,7 +1,7 @@
 //! A server without room for new connections.
 
 use super::{Fault, Stage, some_instances};
-use crate::chance::Chance;
+use crate::random::Random;
 
 /// Refusal of new connections with an error of the database.
 #[derive(Debug)]
@@ -9,8 +9,8 @@ struct Exhausted {
     instances: Vec<usize>,
 }
 
-pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
-    Box::new(Exhausted { instances: some_instances(chance, focus) })
+pub fn make(random: &mut Random, focus: usize) -> Box<dyn Fault> {
+    Box::new(Exhausted { instances: some_instances(random, focus) })
 }
 
 impl Exhausted {

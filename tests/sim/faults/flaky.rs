@@ -1,7 +1,7 @@
 //! A network that resets connections, before a statement arrives or after it was executed.
 
 use super::{Fault, Stage, some_instances};
-use crate::chance::Chance;
+use crate::random::Random;
 
 /// Resets, so that answers of commits are lost as well.
 #[derive(Debug)]
@@ -10,8 +10,8 @@ struct Flaky {
     percent: u64,
 }
 
-pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
-    Box::new(Flaky { instances: some_instances(chance, focus), percent: chance.within(1, 15) })
+pub fn make(random: &mut Random, focus: usize) -> Box<dyn Fault> {
+    Box::new(Flaky { instances: some_instances(random, focus), percent: random.within(1, 15) })
 }
 
 impl Flaky {

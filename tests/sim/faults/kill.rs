@@ -1,7 +1,7 @@
 //! The death of a process, and its start after a while.
 
 use super::{Fault, Stage, one_instance};
-use crate::chance::Chance;
+use crate::random::Random;
 
 /// Kill of an instance in the middle of whatever it does.
 #[derive(Debug)]
@@ -9,8 +9,8 @@ struct Kill {
     instance: usize,
 }
 
-pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
-    Box::new(Kill { instance: one_instance(chance, focus) })
+pub fn make(random: &mut Random, focus: usize) -> Box<dyn Fault> {
+    Box::new(Kill { instance: one_instance(random, focus) })
 }
 
 impl Fault for Kill {

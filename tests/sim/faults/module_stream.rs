@@ -2,8 +2,8 @@
 //! stands still itself.
 
 use super::{Fault, Stage};
-use crate::chance::Chance;
 use crate::pipe::{self, NEAR};
+use crate::random::Random;
 
 /// Fault of the stream at one instance.
 #[derive(Debug)]
@@ -25,10 +25,10 @@ pub(super) enum Kind {
     Stopped,
 }
 
-pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
-    let longest = chance.within(50, 4_000);
-    let kind = *chance.one_of(&[Kind::Cut, Kind::Held, Kind::Slow(longest / 2, longest), Kind::Stopped]);
-    Box::new(ModuleStream { instance: focus, kind, millis: chance.within(200, 9_000) })
+pub fn make(random: &mut Random, focus: usize) -> Box<dyn Fault> {
+    let longest = random.within(50, 4_000);
+    let kind = *random.one_of(&[Kind::Cut, Kind::Held, Kind::Slow(longest / 2, longest), Kind::Stopped]);
+    Box::new(ModuleStream { instance: focus, kind, millis: random.within(200, 9_000) })
 }
 
 impl Fault for ModuleStream {

@@ -1,7 +1,7 @@
 //! A network that doesn't lead to the database.
 
 use super::{Fault, Stage, some_instances};
-use crate::chance::Chance;
+use crate::random::Random;
 
 /// Loss of the way to the database: new connections are refused and open ones reset, or nothing
 /// gets through and no error says so.
@@ -11,8 +11,8 @@ pub(super) struct Partition {
     pub is_silent: bool,
 }
 
-pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
-    Box::new(Partition { instances: some_instances(chance, focus), is_silent: chance.percent(50) })
+pub fn make(random: &mut Random, focus: usize) -> Box<dyn Fault> {
+    Box::new(Partition { instances: some_instances(random, focus), is_silent: random.percent(50) })
 }
 
 impl Fault for Partition {

@@ -1,15 +1,15 @@
 //! A primary that accepts no writes for a while: a full disk, or an operator.
 
 use super::{Fault, Stage};
-use crate::chance::Chance;
 use crate::dialect::Role;
 use crate::plan::INSTANCES;
+use crate::random::Random;
 
 /// Refusal of writes by the server at the address.
 #[derive(Debug)]
 struct ReadOnly;
 
-pub fn make(_: &mut Chance, _: usize) -> Box<dyn Fault> {
+pub fn make(_: &mut Random, _: usize) -> Box<dyn Fault> {
     Box::new(ReadOnly)
 }
 

@@ -3,7 +3,7 @@
 use ::redis::{PushInfo, PushKind};
 
 use super::{Fault, Stage, some_instances};
-use crate::chance::Chance;
+use crate::random::Random;
 use crate::redis::{USUAL, push};
 
 /// Fault of Redis, or of the way to it from some instances.
@@ -33,10 +33,10 @@ enum Kind {
     OldValues,
 }
 
-pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
-    let longest = chance.within(5, 1_200);
-    let lost = *chance.one_of(&[0, 1, 5, 40, 400]);
-    let kind = *chance.one_of(&[
+pub fn make(random: &mut Random, focus: usize) -> Box<dyn Fault> {
+    let longest = random.within(5, 1_200);
+    let lost = *random.one_of(&[0, 1, 5, 40, 400]);
+    let kind = *random.one_of(&[
         Kind::Down,
         Kind::Silent,
         Kind::Slow(longest / 2, longest),
@@ -47,7 +47,7 @@ pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
         Kind::OldValues,
         Kind::OldValues,
     ]);
-    Box::new(Redis { instances: some_instances(chance, focus), kind })
+    Box::new(Redis { instances: some_instances(random, focus), kind })
 }
 
 impl Redis {

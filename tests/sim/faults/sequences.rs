@@ -6,33 +6,33 @@ use super::slow::Slow;
 use super::stall::Stall;
 use super::switchover::switchover;
 use super::{Step, one_instance};
-use crate::chance::Chance;
-use crate::world::{self, Way};
+use crate::random::Random;
+use crate::world::{self, Direction};
 
 /// An instance loses its network, then stands still until that has been back for long. Then it runs
 /// for moments only, as one whose memory is read back from a disk.
-pub fn stalled_outage(chance: &mut Chance, focus: usize) -> Vec<Step> {
-    let instance = one_instance(chance, focus);
-    let outage = match chance.percent(60) {
+pub fn stalled_outage(random: &mut Random, focus: usize) -> Vec<Step> {
+    let instance = one_instance(random, focus);
+    let outage = match random.percent(60) {
         // It ends before anybody is sure of it.
-        true => chance.within(500, 2_500),
-        false => chance.within(6_500, 10_500),
+        true => random.within(500, 2_500),
+        false => random.within(6_500, 10_500),
     };
-    let partition = Partition { instances: vec![instance], is_silent: chance.percent(70) };
+    let partition = Partition { instances: vec![instance], is_silent: random.percent(70) };
     let mut steps = vec![Step { after: 0, millis: outage, fault: Box::new(partition) }];
-    let mut after = outage - chance.within(50, outage.min(1_500));
-    let mut millis = chance.within(19_000, 30_000);
-    let is_suspend = chance.percent(30);
-    for _ in 0..chance.within(2, 5) {
+    let mut after = outage - random.within(50, outage.min(1_500));
+    let mut millis = random.within(19_000, 30_000);
+    let is_suspend = random.percent(30);
+    for _ in 0..random.within(2, 5) {
         // A short one doesn't.
-        let loses_connections = chance.percent(50) && millis > 5_000;
+        let loses_connections = random.percent(50) && millis > 5_000;
         let stall = Stall { instance, millis, is_suspend, loses_connections };
         steps.push(Step { after, millis, fault: Box::new(stall) });
         // As long as a poll takes, near or far.
-        after += millis + if chance.percent(60) { chance.within(2, 25) } else { chance.within(25, 150) };
-        millis = match chance.percent(50) {
-            true => chance.within(120, 1_500),
-            false => chance.within(5_500, 7_000),
+        after += millis + if random.percent(60) { random.within(2, 25) } else { random.within(25, 150) };
+        millis = match random.percent(50) {
+            true => random.within(120, 1_500),
+            false => random.within(5_500, 7_000),
         };
     }
     steps
@@ -40,38 +40,42 @@ pub fn stalled_outage(chance: &mut Chance, focus: usize) -> Vec<Step> {
 
 /// A machine stands still for long, then runs for moments only: it wakes to dead connections, and
 /// may stand still again while it waits for an answer on a new one.
-pub fn fitful_sleep(chance: &mut Chance, focus: usize) -> Vec<Step> {
-    let instance = one_instance(chance, focus);
-    let is_suspend = chance.percent(15);
+pub fn repeated_standstills(random: &mut Random, focus: usize) -> Vec<Step> {
+    let instance = one_instance(random, focus);
+    let is_suspend = random.percent(15);
     let mut steps = vec![];
-    let (mut after, mut millis) = (0, chance.within(6_500, 12_000));
-    for _ in 0..chance.within(2, 5) {
-        let stall = Stall { instance, millis, is_suspend, loses_connections: chance.percent(90) };
+    let (mut after, mut millis) = (0, random.within(6_500, 12_000));
+    for _ in 0..random.within(2, 5) {
+        let stall = Stall { instance, millis, is_suspend, loses_connections: random.percent(90) };
         steps.push(Step { after, millis, fault: Box::new(stall) });
-        after += millis + if chance.percent(80) { chance.within(2, 25) } else { chance.within(25, 150) };
-        millis = chance.within(5_100, 7_000);
+        after += millis + if random.percent(80) { random.within(2, 25) } else { random.within(25, 150) };
+        millis = random.within(5_100, 7_000);
     }
     steps
 }
 
 /// Answers come later and later, then nothing.
-pub fn late_answers(chance: &mut Chance, focus: usize) -> Vec<Step> {
-    let instances = vec![one_instance(chance, focus)];
-    let longest = chance.within(1_500, 4_500);
-    let slow = world::Slow { way: Some(Way::Back), latency: (longest * 3 / 4, longest), percent: 100 };
-    let millis = chance.within(1_500, 6_000);
+pub fn late_answers(random: &mut Random, focus: usize) -> Vec<Step> {
+    let instances = vec![one_instance(random, focus)];
+    let longest = random.within(1_500, 4_500);
+    let slow = world::Slow {
+        direction: Some(Direction::ToClient),
+        latency: (longest * 3 / 4, longest),
+        percent: 100,
+    };
+    let millis = random.within(1_500, 6_000);
     let slow = Slow { instances: instances.clone(), slow };
-    let partition = Partition { instances, is_silent: chance.percent(70) };
+    let partition = Partition { instances, is_silent: random.percent(70) };
     vec![
         Step { after: 0, millis, fault: Box::new(slow) },
-        Step { after: millis, millis: chance.within(6_000, 10_000), fault: Box::new(partition) },
+        Step { after: millis, millis: random.within(6_000, 10_000), fault: Box::new(partition) },
     ]
 }
 
 /// A module's stream becomes slow, then nothing comes on it.
-pub fn silent_module(chance: &mut Chance, focus: usize) -> Vec<Step> {
-    let longest = chance.within(300, 4_500);
-    let (slow, held) = (chance.within(1_000, 6_000), chance.within(5_500, 9_000));
+pub fn silent_module(random: &mut Random, focus: usize) -> Vec<Step> {
+    let longest = random.within(300, 4_500);
+    let (slow, held) = (random.within(1_000, 6_000), random.within(5_500, 9_000));
     let fault = |kind, millis| Box::new(ModuleStream { instance: focus, kind, millis });
     vec![
         Step { after: 0, millis: slow, fault: fault(Kind::Slow(longest * 3 / 4, longest), slow) },
@@ -80,11 +84,11 @@ pub fn silent_module(chance: &mut Chance, focus: usize) -> Vec<Step> {
 }
 
 /// The server that took over fails as well, soon.
-pub fn two_switchovers(chance: &mut Chance, focus: usize) -> Vec<Step> {
-    let millis = chance.within(200, 4_000);
-    let (first, second) = (switchover(chance, focus), switchover(chance, focus));
+pub fn two_switchovers(random: &mut Random, focus: usize) -> Vec<Step> {
+    let millis = random.within(200, 4_000);
+    let (first, second) = (switchover(random, focus), switchover(random, focus));
     vec![
         Step { after: 0, millis, fault: Box::new(first) },
-        Step { after: millis, millis: chance.within(200, 6_000), fault: Box::new(second) },
+        Step { after: millis, millis: random.within(200, 6_000), fault: Box::new(second) },
     ]
 }

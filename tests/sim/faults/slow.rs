@@ -1,8 +1,8 @@
 //! A database that is far away, or busy.
 
 use super::{Fault, Stage, some_instances};
-use crate::chance::Chance;
-use crate::world::{self, Way};
+use crate::random::Random;
+use crate::world::{self, Direction};
 
 /// Long ways to the database, back, or both.
 #[derive(Debug)]
@@ -11,13 +11,13 @@ pub(super) struct Slow {
     pub slow: world::Slow,
 }
 
-pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
-    let longest = *chance.one_of(&[30, 120, 400, 1_500]);
-    let way = *chance.one_of(&[None, None, Some(Way::There), Some(Way::Back)]);
+pub fn make(random: &mut Random, focus: usize) -> Box<dyn Fault> {
+    let longest = *random.one_of(&[30, 120, 400, 1_500]);
+    let direction = *random.one_of(&[None, None, Some(Direction::ToServer), Some(Direction::ToClient)]);
     // Or a network that loses packets, and sends them again.
-    let percent = *chance.one_of(&[100, 100, 15]);
-    let slow = world::Slow { way, latency: (0, longest), percent };
-    Box::new(Slow { instances: some_instances(chance, focus), slow })
+    let percent = *random.one_of(&[100, 100, 15]);
+    let slow = world::Slow { direction, latency: (0, longest), percent };
+    Box::new(Slow { instances: some_instances(random, focus), slow })
 }
 
 impl Slow {

@@ -1,8 +1,8 @@
 //! A proxy that sends reads to another server than writes.
 
 use super::{Fault, Stage, some_instances};
-use crate::chance::Chance;
 use crate::dialect::Role;
+use crate::random::Random;
 
 /// Reads from a copy that lags behind, further and further. It may be a standby, or say that it is
 /// none, as one that is replicated logically does.
@@ -15,12 +15,12 @@ struct SplitReads {
     millis: u64,
 }
 
-pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
+pub fn make(random: &mut Random, focus: usize) -> Box<dyn Fault> {
     Box::new(SplitReads {
-        instances: some_instances(chance, focus),
-        lag: *chance.one_of(&[0, 0, 2]),
-        role: *chance.one_of(&[Role::Primary, Role::Primary, Role::Standby]),
-        millis: *chance.one_of(&[1_000, 8_000, 14_000]),
+        instances: some_instances(random, focus),
+        lag: *random.one_of(&[0, 0, 2]),
+        role: *random.one_of(&[Role::Primary, Role::Primary, Role::Standby]),
+        millis: *random.one_of(&[1_000, 8_000, 14_000]),
     })
 }
 

@@ -1,7 +1,7 @@
 //! A process that stands still: stopped, or on a machine that is suspended.
 
 use super::{Fault, Stage, one_instance};
-use crate::chance::Chance;
+use crate::random::Random;
 
 /// Standstill of an instance.
 #[derive(Debug)]
@@ -14,12 +14,12 @@ pub(super) struct Stall {
     pub loses_connections: bool,
 }
 
-pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
+pub fn make(random: &mut Random, focus: usize) -> Box<dyn Fault> {
     Box::new(Stall {
-        instance: one_instance(chance, focus),
-        millis: *chance.one_of(&[400, 3_000, 7_000, 12_000, 25_000]),
-        is_suspend: chance.percent(50),
-        loses_connections: chance.percent(60),
+        instance: one_instance(random, focus),
+        millis: *random.one_of(&[400, 3_000, 7_000, 12_000, 25_000]),
+        is_suspend: random.percent(50),
+        loses_connections: random.percent(60),
     })
 }
 

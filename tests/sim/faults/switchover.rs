@@ -1,9 +1,9 @@
 //! An address that leads to another server from now on.
 
 use super::{Fault, Stage, some_instances};
-use crate::chance::Chance;
 use crate::dialect::Role;
 use crate::plan::INSTANCES;
+use crate::random::Random;
 
 /// Switchover. Connections to the old server survive it, unless that goes down.
 #[derive(Debug)]
@@ -29,22 +29,22 @@ pub(super) enum Old {
     GoesOn,
 }
 
-pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
-    Box::new(switchover(chance, focus))
+pub fn make(random: &mut Random, focus: usize) -> Box<dyn Fault> {
+    Box::new(switchover(random, focus))
 }
 
-pub(super) fn switchover(chance: &mut Chance, focus: usize) -> Switchover {
-    let lost = *chance.one_of(&[0, 0, 0, 1, 2, 4, 9, 60]);
-    let old = *chance.one_of(&[Old::GoesDown, Old::Follows, Old::IsReadOnly, Old::GoesOn, Old::GoesOn]);
+pub(super) fn switchover(random: &mut Random, focus: usize) -> Switchover {
+    let lost = *random.one_of(&[0, 0, 0, 1, 2, 4, 9, 60]);
+    let old = *random.one_of(&[Old::GoesDown, Old::Follows, Old::IsReadOnly, Old::GoesOn, Old::GoesOn]);
     // Of two servers that both take themselves for the primary, nobody can know the right one.
-    let is_late = !matches!(old, Old::GoesOn) && chance.percent(50);
-    let late = if is_late { some_instances(chance, focus) } else { vec![] };
-    let is_refused = !is_late && chance.percent(50);
-    let refused = if is_refused { some_instances(chance, focus) } else { vec![] };
+    let is_late = !matches!(old, Old::GoesOn) && random.percent(50);
+    let late = if is_late { some_instances(random, focus) } else { vec![] };
+    let is_refused = !is_late && random.percent(50);
+    let refused = if is_refused { some_instances(random, focus) } else { vec![] };
     let others = (0..INSTANCES).filter(|instance| !refused.contains(instance));
     // Some go on with the old server while others have noticed already.
-    let percent = *chance.one_of(&[0, 0, 50, 50, 100]);
-    let reset = others.filter(|_| chance.percent(percent)).collect();
+    let percent = *random.one_of(&[0, 0, 50, 50, 100]);
+    let reset = others.filter(|_| random.percent(percent)).collect();
     Switchover { lost, old, late, refused, reset }
 }
 

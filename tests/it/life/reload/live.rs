@@ -49,8 +49,8 @@ async fn the_source_of_addresses_the_lives_of_keys_and_the_quota_can_be_changed(
     let issue = json!({ "name": "n", "actor_id": "a", "ttl": "100h" });
     live.talos.admin.post(ISSUED, &issue).await.expect(201);
     live.change(&config("credentials: {api_keys: {max_ttl: 99h, default_ttl: 1h}}")).await;
-    let told = live.talos.admin.post(ISSUED, &issue).await.expect_bad_request();
-    assert!(told.contains("356400s"), "{told}");
+    let output = live.talos.admin.post(ISSUED, &issue).await.expect_bad_request();
+    assert!(output.contains("356400s"), "{output}");
     let key = live.talos.issue(json!({})).await;
     assert!(!key.resource.text("/expire_time").is_empty());
 

@@ -1,5 +1,5 @@
-//! The module's way to the server: a Unix socket that passes its stream on, cuts it, delays it,
-//! holds it back, or says everything twice.
+//! A proxy between the module and the server: a Unix socket that passes its stream on, cuts it,
+//! delays it, holds it back, or says everything twice.
 
 use std::io;
 use std::path::Path;
@@ -37,14 +37,14 @@ pub enum Fault {
 }
 
 /// Goes on until it is dropped.
-pub struct Way {
+pub struct StreamProxy {
     fault: Arc<watch::Sender<Fault>>,
     accepting: JoinHandle<()>,
 }
 
-impl Way {
+impl StreamProxy {
     /// Listens on a socket, and leads to another.
-    pub fn start(socket: &Path, server: &Path) -> Way {
+    pub fn start(socket: &Path, server: &Path) -> StreamProxy {
         let listener = UnixListener::bind(socket).must("binding the module's socket");
         let (fault, server) = (Arc::new(watch::Sender::new(Fault::Pass)), server.to_owned());
         let shared = Arc::clone(&fault);
@@ -59,7 +59,7 @@ impl Way {
                 });
             }
         });
-        Way { fault, accepting }
+        StreamProxy { fault, accepting }
     }
 
     pub fn set(&self, fault: Fault) {
@@ -67,7 +67,7 @@ impl Way {
     }
 }
 
-impl Drop for Way {
+impl Drop for StreamProxy {
     fn drop(&mut self) {
         self.accepting.abort();
         self.set(Fault::Cut);

@@ -2,9 +2,9 @@
 
 /// Generator of choices (SplitMix64): quick, and the same on every machine.
 #[derive(Debug, Clone)]
-pub struct Chance(u64);
+pub struct Random(u64);
 
-impl Chance {
+impl Random {
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
