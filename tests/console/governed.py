@@ -3,6 +3,7 @@
 import hashlib
 
 from browser import Looker, holds
+from looks import violations
 from stack import Stack, call
 
 NETWORKS = [
@@ -24,6 +25,7 @@ def governed(talos, browser):
         a_governed_key_with_credits(stack, browser)
         keys_are_imported(stack, browser)
         networks_and_limits_are_listed(stack, browser)
+        an_actor_is_edited(stack, browser)
 
 
 def a_governed_key_with_credits(stack, browser):
@@ -104,3 +106,36 @@ def networks_and_limits_are_listed(stack, browser):
         looker.open("actors/user%3A42")
         page.get_by_text("day: 10000 per day").wait_for()
         page.get_by_text("rate_limit.enabled is false").wait_for()
+
+
+def an_actor_is_edited(stack, browser):
+    """Name, metadata and limits of an actor, and the command that would do the same."""
+    with Looker(browser, stack) as looker:
+        page = looker.page
+        looker.open("actors/team%3Ablue")
+        page.get_by_role("button", name="Edit").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_label("Name, for people").fill("Team Blue")
+        for number, (name, quota, window) in enumerate([("day", "10000", "86400s"), ("Burst", "50", "1s")], 1):
+            dialog.get_by_role("button", name="Add a limit").click()
+            dialog.get_by_label(f"Name of limit {number}").fill(name)
+            dialog.get_by_label(f"Requests of limit {number}").fill(quota)
+            dialog.get_by_label(f"Window of limit {number}").select_option(window)
+        dialog.get_by_text("Burst needs a name of small letters").wait_for()
+        assert dialog.get_by_role("button", name="Save").is_disabled()
+        assert not violations(page), violations(page)
+        dialog.get_by_label("Name of limit 2").fill("burst")
+        command = dialog.locator("pre").first.text_content()
+        assert "actors update team:blue --display-name 'Team Blue' --rate-limit day=10000/86400s --rate-limit burst=50/1s" in command, command
+        dialog.get_by_role("button", name="Save").click()
+        page.get_by_text("day: 10000 per day; burst: 50 per second").wait_for()
+        actor = stack.api("GET", "/v2alpha1/admin/actors/team%3Ablue")
+        assert actor["display_name"] == "Team Blue" and "metadata" not in actor, actor
+        # All of them are taken away.
+        page.get_by_role("button", name="Edit").click()
+        for _ in range(2):
+            dialog.get_by_label("Remove limit 1").click()
+        assert "--rate-limit ''" in dialog.locator("pre").first.text_content()
+        dialog.get_by_role("button", name="Save").click()
+        page.get_by_text("day: 10000").wait_for(state="detached")
+    assert "rate_limit_policies" not in stack.api("GET", "/v2alpha1/admin/actors/team%3Ablue")

@@ -71,6 +71,12 @@ export const cli = {
   resume: (id) => talos("keys", kindOf(id), "resume", id),
   update: (id, body, mask) =>
     talos("keys", kindOf(id), "update", id, ["--name", body.name], ...fields(body), ["--expire-time", body.expire_time], ["--update-mask", mask]),
+  // An empty word takes away what was there.
+  updateActor: (id, { display_name: name, metadata, rate_limit_policies: limits }) => {
+    const words = (limits ?? []).map((limit) => `${limit.name}=${limit.quota}/${limit.window}${limit.enforce === "ENVOY" ? ",envoy" : ""}`);
+    return talos("actors", "update", quote(id), ...(name === undefined ? [] : ["--display-name", quote(name)]), ...(metadata ? ["--metadata", quote(JSON.stringify(metadata))] : []),
+      ...(limits ? (words.length ? words : [""]).flatMap((word) => ["--rate-limit", quote(word)]) : []));
+  },
   suspendActor: (id, body) => talos("actors", "suspend", quote(id), ["--reason", body.reason], ["--until", body.until]),
   resumeActor: (id) => talos("actors", "resume", quote(id)),
   verify: () => `printf %s "$SECRET" | ${talos("keys", "verify", "-")}`,

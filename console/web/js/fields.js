@@ -114,9 +114,40 @@ export function creditsOf({ credits, refill }) {
   return { remaining: credits, ...(refill && { refill: { amount: credits, every: refill } }) };
 }
 
+const quotaProblem = (quota) => (/^[1-9]\d{0,17}$/.test(quota) ? "" : "Must be a whole number from 1.");
+
+/** Problem of limits with names as typed, or "". */
+export function limitsProblem(limits) {
+  const wrong = limits.find((limit) => !/^[a-z0-9_]{1,32}$/.test(limit.name));
+  if (wrong) return `${wrong.name ? shown(wrong.name) : "Each limit"} needs a name of small letters, digits and _, at most 32.`;
+  const names = limits.map((limit) => limit.name);
+  const twice = names.find((name, index) => names.indexOf(name) !== index);
+  if (twice) return `${twice} stands there twice.`;
+  const other = limits.find((limit) => quotaProblem(limit.quota));
+  return other ? `${other.name}: ${quotaProblem(other.quota)}` : "";
+}
+
+/** Several limits, each with a name: so many requests per window. */
+export function LimitsField({ limits, most, onChange }) {
+  const change = (index, changes) => onChange(limits.map((limit, at) => (at === index ? { ...limit, ...changes } : limit)));
+  const windows = (limit) => (WINDOWS.some((one) => one.value === limit.window) ? WINDOWS : [...WINDOWS, { value: limit.window, label: limit.window }]);
+  // A limit that is still being typed is incomplete, not wrong.
+  const wrong = limits.every((limit) => limit.name && limit.quota) ? limitsProblem(limits) : "";
+  return html`<fieldset class="field stack"><legend>Limits of all its keys together</legend>
+    ${limits.map((limit, index) => html`<div class="row">
+      <input class="input mono" aria-label=${`Name of limit ${index + 1}`} placeholder="name" value=${limit.name} spellcheck=${false} autocapitalize="none" onInput=${(event) => change(index, { name: event.target.value.trim() })} />
+      <input class="input" aria-label=${`Requests of limit ${index + 1}`} placeholder="requests" inputmode="numeric" value=${limit.quota} onInput=${(event) => change(index, { quota: event.target.value.trim() })} />
+      <select class="input" aria-label=${`Window of limit ${index + 1}`} value=${limit.window} onChange=${(event) => change(index, { window: event.target.value })}>
+        ${windows(limit).map((one) => html`<option value=${one.value} selected=${one.value === limit.window}>per ${one.label}</option>`)}</select>
+      <button type="button" class="button" aria-label=${`Remove limit ${index + 1}`} onClick=${() => onChange(limits.filter((_, at) => at !== index))}>\u00d7</button></div>`)}
+    ${limits.length < most && html`<div><button type="button" class="button" onClick=${() => onChange([...limits, { name: "", quota: "", window: "60s" }])}>Add a limit</button></div>`}
+    ${wrong && html`<p class="wrong" role="alert">${wrong}</p>`}
+  </fieldset>`;
+}
+
 /** One limit: so many requests per window; an empty number means none. */
 export function LimitField({ quota, window, onChange }) {
-  const wrong = quota && !/^[1-9]\d{0,17}$/.test(quota) ? "Must be a whole number from 1." : "";
+  const wrong = quota && quotaProblem(quota);
   return html`<${Field} id="quota" label="Limit of requests" hint="Empty for none" wrong=${wrong}>${(props) => html`<div class="row">
     <input class="input" ...${props} inputmode="numeric" value=${quota} placeholder="none" onInput=${(event) => onChange({ quota: event.target.value.trim(), window })} />
     <select class="input" aria-label="Window of the limit" value=${window} onChange=${(event) => onChange({ quota, window: event.target.value })}>

@@ -11,6 +11,7 @@ import { may } from "../session.js";
 import { plural, shortDate } from "../time.js";
 import { Badge, Commands, Empty, Loaded, Notice, Tags, Time, shown } from "../ui.js";
 import { Resume, Suspend } from "./change.js";
+import { EditActor } from "./edit.js";
 
 export function ActorScreen({ id }) {
   const actor = useLoad((signal) => call("adminGetActor", { path: { id }, signal }), [id]);
@@ -27,8 +28,10 @@ export function ActorScreen({ id }) {
     <div class="head"><div><p class="crumbs"><a href="#/keys/issued">Keys</a><span aria-hidden="true">/</span></p><h1>${shown(data.display_name ?? id)}</h1>
       <p><span class="mono">${shown(id)}</span>, ${plural(data.issued_api_key_count, "issued key")}, ${plural(data.imported_api_key_count, "imported one")}${data.has_more ? " or more" : ""}</p></div>
       <div class="actions">${may("adminIssueApiKey") && html`<a class="button" href=${link(["issue"], { actor: id })}><${Icon} name="plus" />Issue a key</a>`}
+      ${may("adminUpdateActor") && html`<button class="button" onClick=${() => setDialog("edit")}><${Icon} name="edit" />Edit</button>`}
       ${data.suspension ? may("adminResumeActor") && html`<button class="button primary" onClick=${() => setDialog("resume")}><${Icon} name="play" />Resume all</button>`
         : may("adminSuspendActor") && html`<button class="button danger" onClick=${() => setDialog("suspend")}><${Icon} name="pause" />Suspend all</button>`}</div></div>
+    ${dialog === "edit" && html`<${EditActor} id=${id} of=${data} onClose=${close} />`}
     ${data.rate_limit_policies && html`<${Notice} title="Limits of all its keys together"><p>${data.rate_limit_policies.map((limit) => limitWords(limit)).join("; ")}${data.warnings?.length ? `. ${data.warnings.join(" ")}` : ""}</p><//>`}
     ${data.suspension && html`<${Notice} tone="warn" icon="ban" title=${`All its keys are refused${data.suspension.until ? ` until ${shortDate(data.suspension.until)}` : " until the actor is resumed"}`}>
       <p>${shown(data.suspension.reason ?? "No reason was given")}${data.suspension.suspended_by ? `, by ${shown(data.suspension.suspended_by)}` : ""}, <${Time} at=${data.suspension.suspended_at} />.</p><//>`}`}<//>

@@ -1,8 +1,8 @@
-// Changes of a key's fields: only those that differ are sent.
+// Changes of a key's or an actor's fields: only those that differ are sent.
 
 import { call } from "../api.js";
 import { cli, curl } from "../commands.js";
-import { LimitField, TokenField, addressProblem, metadataProblem, scopeProblem } from "../fields.js";
+import { LimitField, LimitsField, TokenField, addressProblem, limitsProblem, metadataProblem, scopeProblem } from "../fields.js";
 import { html, useState } from "../html.js";
 import { Field, shown } from "../ui.js";
 import { Change, operationOf } from "./change.js";
@@ -56,6 +56,36 @@ export function Edit({ of: key, onClose }) {
     <${TokenField} id="edit-cidrs" label="Addresses" hint="Empty allows all" items=${form.cidrs} onChange=${(cidrs) => set({ cidrs })} check=${addressProblem} placeholder="any address" />
     <${LimitField} quota=${form.quota} window=${form.window} onChange=${set} />
     <${Field} id="edit-end" label="Last day (UTC)" hint=${key.expire_time ? "A later day prolongs the key" : "The key has no end; a day gives it one"}>${(props) => html`<input class="input" type="date" ...${props} value=${form.end} onInput=${(event) => set({ end: event.target.value })} />`}<//>
-    <${Field} id="edit-metadata" label="Metadata" wrong=${metadataProblem(form.metadata) && `Metadata ${metadataProblem(form.metadata)}`}>${(props) => html`<textarea class="input mono" ...${props} rows="3" spellcheck=${false} value=${form.metadata} onInput=${(event) => set({ metadata: event.target.value })}></textarea>`}<//>
+    <${MetadataField} value=${form.metadata} onChange=${(metadata) => set({ metadata })} />
+  <//>`;
+}
+
+function MetadataField({ value, onChange }) {
+  const wrong = metadataProblem(value) && `Metadata ${metadataProblem(value)}`;
+  return html`<${Field} id="edit-metadata" label="Metadata" wrong=${wrong}>${(props) => html`<textarea class="input mono" ...${props} rows="3" spellcheck=${false} value=${value} onInput=${(event) => onChange(event.target.value)}></textarea>`}<//>`;
+}
+
+/** Limits that an actor may have. */
+const MOST_LIMITS = 8;
+
+const sentLimit = ({ name, quota, window, enforce }) => ({ name, quota, window, unit: "requests", ...(enforce && { enforce }) });
+
+export function EditActor({ id, of: actor, onClose }) {
+  const before = { name: actor.display_name ?? "", metadata: actor.metadata ? JSON.stringify(actor.metadata, null, 2) : "", limits: actor.rate_limit_policies ?? [] };
+  const [form, setForm] = useState(before);
+  const set = (changes) => setForm({ ...form, ...changes });
+  const body = {
+    ...(form.name !== before.name && { display_name: form.name.trim() }),
+    ...(form.metadata !== before.metadata && !metadataProblem(form.metadata) && { metadata: form.metadata.trim() ? JSON.parse(form.metadata) : {} }),
+    ...(!same(form.limits, before.limits) && { rate_limit_policies: form.limits.map(sentLimit) }),
+  };
+  const mask = Object.keys(body).join(",");
+  const options = { path: { id }, query: { update_mask: mask }, body };
+  const isWrong = Boolean(metadataProblem(form.metadata) || limitsProblem(form.limits));
+  return html`<${Change} title=${`Edit ${shown(id)}`} verb="Save" disabled=${!mask || isWrong} run=${() => call("adminUpdateActor", options)} onClose=${onClose}
+    done="Saved; it counts everywhere within seconds" forms=${{ talos: cli.updateActor(id, body), curl: curl("adminUpdateActor", options) }}>
+    <${Field} id="edit-actor" label="Name, for people" hint="Empty for none">${(props) => html`<input class="input" ...${props} maxlength="255" autofocus value=${form.name} onInput=${(event) => set({ name: event.target.value })} />`}<//>
+    <${LimitsField} limits=${form.limits} most=${MOST_LIMITS} onChange=${(limits) => set({ limits })} />
+    <${MetadataField} value=${form.metadata} onChange=${(metadata) => set({ metadata })} />
   <//>`;
 }
