@@ -8,12 +8,17 @@
 //! - A stream's hooks run one after the other, in one thread.
 
 use std::ffi::{c_char, c_void};
+use std::sync::LazyLock;
 
 use crate::abi::{self, Buffer, Callbacks, ConfigPtr, Counter, FilterPtr, Level, RawHeader, Stream};
 use crate::config::{ConfigError, FilterSettings, RouteSettings};
 use crate::filter::{Counters, Filter};
 use crate::guard::PANICS;
 use crate::now_micros;
+use crate::routes::Routes;
+
+/// Configurations of the routes.
+static ROUTES: LazyLock<Routes> = LazyLock::new(Routes::default);
 
 /// `Continue`, among the results of every hook that has one.
 const CONTINUE: u32 = 0;
@@ -55,7 +60,7 @@ pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_config_new(
             unsafe { abi::define_counter(callbacks, config, name) }
         };
         let filter = settings.and_then(|settings| Filter::new(&settings, Counters::define(define)));
-        boxed_or_logged(filter)
+        logged(filter).map_or(std::ptr::null(), |filter| Box::into_raw(Box::new(filter)).cast_const().cast())
     })
 }
 
@@ -67,7 +72,7 @@ pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_config_new(
 pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_config_destroy(config: *const c_void) {
     contained((), || {
         if !config.is_null() {
-            // SAFETY: `boxed_or_logged` made it from a box of this type, and Envoy gives it back
+            // SAFETY: the `_new` hook made it from a box of this type, and Envoy gives it back
             // once, after all of its filters.
             drop(unsafe { Box::from_raw(config.cast::<Filter>().cast_mut()) });
         }
@@ -83,8 +88,13 @@ pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_per_route_config_ne
     _name: Buffer,
     json: Buffer,
 ) -> *const c_void {
-    // SAFETY: the text is valid until the hook returns.
-    contained(std::ptr::null(), || boxed_or_logged(RouteSettings::parse(unsafe { json.bytes() })))
+    contained(std::ptr::null(), || {
+        // SAFETY: the text is valid until the hook returns.
+        let settings = RouteSettings::parse(unsafe { json.bytes() });
+        // A handle, which nobody follows.
+        logged(settings)
+            .map_or(std::ptr::null(), |settings| std::ptr::without_provenance(ROUTES.add(settings)))
+    })
 }
 
 /// Drops the configuration of a route.
@@ -93,24 +103,12 @@ pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_per_route_config_ne
 /// As in the module's contract.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_per_route_config_destroy(config: *const c_void) {
-    contained((), || {
-        if !config.is_null() {
-            // SAFETY: `boxed_or_logged` made it from a box of this type, and Envoy gives it back
-            // once, when no route has it any more.
-            drop(unsafe { Box::from_raw(config.cast::<RouteSettings>().cast_mut()) });
-        }
-    });
+    contained((), || ROUTES.remove(config.addr()));
 }
 
-/// Gives a value to Envoy, or logs why there is none.
-fn boxed_or_logged<T>(value: Result<T, ConfigError>) -> *const c_void {
-    match value {
-        Ok(value) => Box::into_raw(Box::new(value)).cast_const().cast(),
-        Err(error) => {
-            abi::log(Level::Error, &format!("talos module: {error}"));
-            std::ptr::null()
-        }
-    }
+/// Returns a configuration, or logs why there is none.
+fn logged<T>(value: Result<T, ConfigError>) -> Option<T> {
+    value.map_err(|error| abi::log(Level::Error, &format!("talos module: {error}"))).ok()
 }
 
 /// Makes the filter of a stream: the pointer to its configuration.
@@ -149,10 +147,7 @@ pub unsafe extern "C" fn envoy_dynamic_module_on_http_filter_request_headers(
         let Some(config) = (unsafe { module.cast::<Filter>().as_ref() }) else { return CONTINUE };
         // SAFETY: Envoy passed the pointer to this hook, and this is the only `Stream` of it.
         let mut stream = unsafe { Stream::new(filter, callbacks) };
-        // SAFETY: Envoy returns a pointer that `per_route_config_new` made, or null, and keeps the
-        // route while the request is being looked at.
-        let route = unsafe { stream.route_config().cast::<RouteSettings>().as_ref() };
-        config.on_request(&mut stream, route);
+        ROUTES.with(stream.route_config().addr(), |route| config.on_request(&mut stream, route));
         CONTINUE
     })
 }

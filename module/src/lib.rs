@@ -35,6 +35,7 @@ mod metadata;
 pub mod mutants;
 #[path = "../../src/cache/memory/prefix_hasher.rs"]
 mod prefix_hasher;
+mod routes;
 mod rule;
 mod session;
 mod settings;

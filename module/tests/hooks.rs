@@ -120,6 +120,8 @@ fn what_is_in_doubt_is_left_alone() {
     // Routes that have not opted in aren't even counted.
     let other = FakeRoute::new(r#"{"accelerate": false}"#).unwrap();
     assert!(run(&|stream| stream.route = std::ptr::null()).counters.is_empty());
+    // Another module's, under the same name.
+    assert!(run(&|stream| stream.route = std::ptr::without_provenance(0x10)).counters.is_empty());
     assert!(run(&|stream| stream.route = other.0).counters.is_empty());
     // Another filter has decided, or says what can't be read here.
     let deny = prost_types::Value { kind: Some(Kind::StringValue("deny".to_owned())) };

@@ -182,7 +182,8 @@ impl Stage {
         stream.headers = any_headers(random);
         match random.below(12) {
             0 => stream.route = self.scoped.0,
-            1 => stream.route = std::ptr::null(),
+            // None, or that of another module.
+            1 => stream.route = *random.pick(&[std::ptr::null(), std::ptr::without_provenance(0x10)]),
             2 => {
                 stream.peer =
                     ["11.0.0.1:5000", "10.0.0.1:0", "", "[::ffff:10.1.1.1]:80"][random.below(4)].to_owned()
