@@ -37,7 +37,9 @@ impl<T> Channel<T> {
         let now = world.now();
         let delay = {
             let state = &mut *world.state();
-            let (least, end) = state.pipes[self.instance].latency;
+            let pipe = &state.pipes[self.instance];
+            let is_answer = self.reader != self.instance;
+            let (least, end) = pipe.answer_latency.filter(|_| is_answer).unwrap_or(pipe.latency);
             state.random.within(least, end) * 1_000
         };
         {

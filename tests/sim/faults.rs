@@ -89,6 +89,9 @@ const SEQUENCES: &[(u64, Sequence)] = &[
     (3, sequences::silent_module),
 ];
 
+/// The sequence for plans in which instances relay what they know.
+pub use sequences::late_relay;
+
 /// Chooses a sequence, rather at the instance `focus`.
 pub fn choose_sequence(random: &mut Random, focus: usize) -> Vec<Step> {
     weighted(random, SEQUENCES)(random, focus)

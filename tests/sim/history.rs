@@ -20,6 +20,8 @@ pub struct History {
     /// Keys that were changed on a server that wasn't at the address any more: no cache can mend a
     /// database that two servers claim to be.
     pub split: BTreeSet<String>,
+    /// Commits on such a server: instances and times.
+    pub deposed_commits: Vec<(usize, u64)>,
     /// Number of panics.
     pub panics: usize,
 }

@@ -60,14 +60,15 @@ const FOUND: &[(Mutant, u64)] = &[
     (Mutant::AnyRole, 9),
     (Mutant::NumberAfterTheRow, 9),
     (Mutant::EdgeChangesLate, 25),
-    (Mutant::DeleteOnly, 31),
+    (Mutant::EdgeFromTheArrival, 28),
+    (Mutant::DeleteOnly, 33),
     (Mutant::AnyServer, 34),
-    (Mutant::OldOutage, 34),
+    (Mutant::OldOutage, 40),
     (Mutant::EdgeTwoStreams, 46),
     (Mutant::EdgeOtherClock, 58),
     (Mutant::LeaseFromTheEnd, 80),
+    (Mutant::HeadsIgnored, 122),
     (Mutant::OldConnection, 124),
-    (Mutant::WrittenIgnored, 178),
 ];
 /// Seeds within which each mutant is found.
 const POWER: u64 = 200;

@@ -23,6 +23,8 @@ pub enum Incoming {
 pub struct Pipe {
     /// Time of one way in milliseconds: least, and end.
     pub latency: (u64, u64),
+    /// That of the server's messages, where it is another one.
+    pub answer_latency: Option<(u64, u64)>,
     /// Nothing that is sent arrives yet.
     pub is_held: bool,
     /// Present while the instance runs.
@@ -36,7 +38,7 @@ pub const NEAR: (u64, u64) = (0, 2);
 
 impl Default for Pipe {
     fn default() -> Self {
-        Self { latency: NEAR, is_held: false, listener: None, stream: None }
+        Self { latency: NEAR, answer_latency: None, is_held: false, listener: None, stream: None }
     }
 }
 

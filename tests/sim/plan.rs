@@ -1,6 +1,6 @@
 //! Plan of a simulation, made from its seed: settings, requests of clients, and faults.
 
-use crate::faults::{self, Fault};
+use crate::faults::{self, Fault, Step};
 use crate::races;
 use crate::random::Random;
 use crate::scheduler::START;
@@ -96,7 +96,13 @@ impl Plan {
         let focus = random.within(0, INSTANCES as u64) as usize;
         let centre = random.within(CALM_START, LAST_FAULT) / MILLI * MILLI;
         let count = random.within(1, 6);
-        let faults: Vec<Planned> = (0..count).flat_map(|_| planned(&mut random, focus, centre)).collect();
+        let mut faults: Vec<Planned> = (0..count).flat_map(|_| planned(&mut random, focus, centre)).collect();
+        // Drawn aside, so that other plans stay as they are.
+        let mut aside = Random::new(random.clone().bits());
+        if relay > 0 && aside.percent(40) {
+            let from = START + aside.within(CALM_START / MILLI, LAST_FAULT / MILLI) * MILLI;
+            faults.extend(following(from, faults::late_relay(&mut aside, focus)));
+        }
         let last = faults.iter().map(|fault| fault.until).max().unwrap_or(START);
         let end = last + CALM_END;
         let mut requests: Vec<Vec<Request>> = (0..INSTANCES).map(|_| requests(&mut random, end)).collect();
@@ -123,17 +129,21 @@ fn planned(random: &mut Random, focus: usize, centre: u64) -> Vec<Planned> {
         false => START + random.within(CALM_START / MILLI, LAST_FAULT / MILLI) * MILLI,
     };
     if random.percent(30) {
-        let steps = faults::choose_sequence(random, focus).into_iter();
-        let planned = steps.map(|step| {
-            let from = from + step.after * MILLI;
-            Planned { from, until: from + step.millis * MILLI, fault: step.fault }
-        });
-        return planned.collect();
+        return following(from, faults::choose_sequence(random, focus));
     }
     let millis = random.within(1, MAX_FAULT / MILLI);
     let fault = faults::choose(random, focus);
     let until = from + fault.millis().unwrap_or(millis) * MILLI;
     vec![Planned { from, until, fault }]
+}
+
+/// Plans the steps of a sequence.
+fn following(from: u64, steps: Vec<Step>) -> Vec<Planned> {
+    let planned = steps.into_iter().map(|step| {
+        let from = from + step.after * MILLI;
+        Planned { from, until: from + step.millis * MILLI, fault: step.fault }
+    });
+    planned.collect()
 }
 
 /// Makes the requests to one instance.

@@ -58,6 +58,10 @@ pub fn make(
                 terms,
             ));
         }
+        // Drawn aside, so that all else of a plan stays as it is without it.
+        let mut aside = Random::new(random.clone().bits());
+        let race = times.len() + 2 * faults.len() + index;
+        requests.extend(key_issued_before_fault(&mut aside, race, fault.from, terms));
     }
     requests
 }
@@ -78,6 +82,32 @@ fn key_issued_in_fault(random: &mut Random, race: usize, from: u64, terms: Terms
                 let at = issued + random.within(first, end);
                 add(asked, at, Action::Check, random.bits());
             });
+        }
+    }
+    requests
+}
+
+/// Makes a key right before a fault, asks for it everywhere at once, and again past the bound: a
+/// fault that loses the key, and the entry of the log that it was read under, loses it everywhere.
+fn key_issued_before_fault(
+    random: &mut Random,
+    race: usize,
+    from: u64,
+    terms: Terms,
+) -> Vec<(usize, Request)> {
+    let takes = (terms.latency.0 + terms.latency.1) * MILLI / 2 * MESSAGES.1 + 15 * MILLI;
+    let asked = takes + random.within(20, 400) * MILLI;
+    let issued = from - asked - takes;
+    let mut requests = vec![];
+    let mut add = |instance: usize, at: u64, action, pick| {
+        requests.push((instance, Request { at: at / MILLI * MILLI, action, pick, about: About::Race(race) }));
+    };
+    add(random.within(0, INSTANCES as u64) as usize, issued, Action::Issue, random.bits());
+    for instance in 0..INSTANCES {
+        add(instance, issued + takes + random.within(0, asked - takes), Action::Check, random.bits());
+        for _ in 0..2 {
+            let at = from + random.within(terms.lease, terms.lease * 2);
+            add(instance, at, Action::Check, random.bits());
         }
     }
     requests

@@ -204,6 +204,7 @@ impl Session {
             if let Some(before) = before {
                 let after = state.servers[self.server].keys();
                 state.history.record_split(&before, &after);
+                state.history.deposed_commits.push((self.instance, now));
             }
             state.trace.add(now, Some(self.instance), format!("commits on server {}", self.server));
             is_deposed

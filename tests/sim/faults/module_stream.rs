@@ -21,13 +21,19 @@ pub(super) enum Kind {
     Held,
     /// Messages take so many milliseconds.
     Slow(u64, u64),
+    /// The server's messages take longer than a lease, and the module's none.
+    LateAnswers(u64, u64),
     /// Envoy's process is stopped.
     Stopped,
 }
 
 pub fn make(random: &mut Random, focus: usize) -> Box<dyn Fault> {
     let longest = random.within(50, 4_000);
-    let kind = *random.one_of(&[Kind::Cut, Kind::Held, Kind::Slow(longest / 2, longest), Kind::Stopped]);
+    let slow = match longest % 2 {
+        0 => Kind::Slow(longest / 2, longest),
+        _ => Kind::LateAnswers(5_000 + longest / 2, 5_000 + longest),
+    };
+    let kind = *random.one_of(&[Kind::Cut, Kind::Held, slow, Kind::Stopped]);
     Box::new(ModuleStream { instance: focus, kind, millis: random.within(200, 9_000) })
 }
 
@@ -41,12 +47,17 @@ impl Fault for ModuleStream {
             }
             Kind::Held => pipe::change(world, instance, |pipe| pipe.is_held = true),
             Kind::Slow(least, end) => pipe::change(world, instance, |pipe| pipe.latency = (least, end)),
+            Kind::LateAnswers(least, end) => {
+                pipe::change(world, instance, |pipe| pipe.answer_latency = Some((least, end)));
+            }
             Kind::Stopped => world.scheduler.stop(world.envoy_thread(instance), self.millis * 1_000),
         }
     }
 
     fn end(&self, stage: &Stage<'_>) {
-        pipe::change(stage.world, self.instance, |pipe| (pipe.is_held, pipe.latency) = (false, NEAR));
+        pipe::change(stage.world, self.instance, |pipe| {
+            (pipe.is_held, pipe.latency, pipe.answer_latency) = (false, NEAR, None);
+        });
     }
 
     fn millis(&self) -> Option<u64> {

@@ -5,7 +5,8 @@ use super::partition::Partition;
 use super::slow::Slow;
 use super::stall::Stall;
 use super::switchover::switchover;
-use super::{Step, one_instance};
+use super::{Fault, Step, one_instance};
+use crate::plan::INSTANCES;
 use crate::random::Random;
 use crate::world::{self, Direction};
 
@@ -81,6 +82,26 @@ pub fn silent_module(random: &mut Random, focus: usize) -> Vec<Step> {
         Step { after: 0, millis: slow, fault: fault(Kind::Slow(longest * 3 / 4, longest), slow) },
         Step { after: slow, millis: held, fault: fault(Kind::Held, held) },
     ]
+}
+
+/// An instance without the database lives by what others relay, and that is late: it stands still
+/// while an answer waits for it, or those who answer learn late themselves.
+pub fn late_relay(random: &mut Random, focus: usize) -> Vec<Step> {
+    let instance = one_instance(random, focus);
+    let partition = Partition { instances: vec![instance], is_silent: random.percent(50) };
+    let outage = random.within(16_000, 22_000);
+    // Its own lease is over by then.
+    let (after, millis) = (random.within(6_000, 9_000), random.within(5_500, 7_500));
+    let longest = random.within(3_000, 4_500);
+    let late: Box<dyn Fault> = match random.percent(50) {
+        true => Box::new(Stall { instance, millis, is_suspend: false, loses_connections: false }),
+        false => {
+            let (direction, latency) = (Some(Direction::ToClient), (longest * 3 / 4, longest));
+            let slow = world::Slow { direction, latency, percent: 100 };
+            Box::new(Slow { instances: (0..INSTANCES).filter(|other| *other != instance).collect(), slow })
+        }
+    };
+    vec![Step { after: 0, millis: outage, fault: Box::new(partition) }, Step { after, millis, fault: late }]
 }
 
 /// The server that took over fails as well, soon.
