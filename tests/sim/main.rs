@@ -69,6 +69,7 @@ const FOUND: &[(Mutant, u64)] = &[
     (Mutant::LeaseFromTheEnd, 80),
     (Mutant::HeadsIgnored, 122),
     (Mutant::OldConnection, 124),
+    (Mutant::UnknownAnywhere, 157),
 ];
 /// Seeds within which each mutant is found.
 const POWER: u64 = 200;
