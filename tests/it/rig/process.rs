@@ -1,12 +1,12 @@
 //! Child processes that never outlive their test, with their output in a file that a failing test
 //! prints.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
@@ -110,16 +110,20 @@ impl Drop for Process {
     }
 }
 
+/// Ports for servers that tests start, and start again: below those that the system gives to
+/// outgoing connections (32768 on Linux), any of which could otherwise have a server's port between
+/// its end and its next start.
+const PORTS: Range<u32> = 10_000..32_000;
+
 /// Returns a port that was free a moment ago and that no other test of this run was given.
-/// Something else may still take it: whoever starts a server on it tries again with another.
+/// A server of another run may still take it: whoever starts one tries again with another.
 pub fn free_port() -> u16 {
-    static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
-    let mut given = GIVEN.lock().must("the list of ports");
-    let given = given.get_or_insert_default();
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
     loop {
-        let listener = TcpListener::bind("127.0.0.1:0").must("binding a free port");
-        let port = listener.local_addr().must("the bound address").port();
-        if given.insert(port) {
+        // Runs at the same time begin at different places.
+        let place = std::process::id().wrapping_mul(101).wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(PORTS.start + place % (PORTS.end - PORTS.start)).must("a port");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
     }
