@@ -10,6 +10,7 @@ mod scalar;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::tree::{Data, Tree};
@@ -78,6 +79,18 @@ struct Anchored<'t> {
 struct Properties<'t> {
     anchor: Option<&'t str>,
     tag: Option<&'t str>,
+}
+
+impl<'t> Properties<'t> {
+    /// Returns what text without quotes stands for. With a tag it is never null.
+    fn plain(&self, text: Cow<'t, str>) -> Data<'t> {
+        match self.tag {
+            None if matches!(text.as_ref(), "" | "~" | "null" | "Null" | "NULL") => Data::Null,
+            Some("!") => Data::Quoted(text),
+            Some(_) if text.is_empty() => Data::Quoted(text),
+            _ => Data::Plain(text),
+        }
+    }
 }
 
 impl<'t> Reader<'t> {
@@ -195,10 +208,9 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Returns true at the start of a comment: a `#` behind white space.
+    /// Returns true at the start of a comment: a `#` that isn't within a scalar.
     fn is_comment(&self) -> bool {
-        let before = self.at.checked_sub(1).and_then(|at| self.text.as_bytes().get(at));
-        self.peek() == Some(b'#') && (self.column() == 0 || matches!(before, Some(b' ' | b'\t')))
+        self.peek() == Some(b'#')
     }
 
     /// Returns true if nothing follows in the line.

@@ -26,7 +26,10 @@ impl<'t> Reader<'t> {
         let line = self.line;
         let properties = self.properties()?;
         if self.is_line_end() || self.is_comment() {
-            let tree = self.next_lines(parent, is_inline)?;
+            let mut tree = self.next_lines(parent, is_inline)?;
+            if matches!(tree.data, Data::Null) {
+                tree.data = properties.plain(Cow::default());
+            }
             self.define(&properties, &tree, before)?;
             return Ok(tree);
         }
@@ -54,7 +57,7 @@ impl<'t> Reader<'t> {
             return self.block_map(start, key, line);
         }
         let data = match scalar {
-            Data::Plain(Cow::Borrowed(first)) => self.plain_data(first, parent, &properties)?,
+            Data::Plain(Cow::Borrowed(first)) => properties.plain(self.plain_rest(first, Some(parent))?),
             other => other,
         };
         if let Data::Plain(Cow::Owned(text))
@@ -75,15 +78,6 @@ impl<'t> Reader<'t> {
             }
         }
         Ok(tree)
-    }
-
-    /// Returns a scalar without quotes, with the lines that continue it.
-    fn plain_data(&mut self, first: &'t str, parent: Column, properties: &Properties<'t>) -> Step<Data<'t>> {
-        let text = self.plain_rest(first, Some(parent))?;
-        Ok(match properties.tag {
-            None if is_null(&text) => Data::Null,
-            _ => Data::Plain(text),
-        })
     }
 
     /// Reads the value of a key or list item whose line has nothing more.
@@ -212,9 +206,4 @@ impl<'t> Reader<'t> {
         }
         Ok(isize::try_from(self.column()).unwrap_or(isize::MAX))
     }
-}
-
-/// Returns true for the spellings of `null`.
-pub(super) fn is_null(text: &str) -> bool {
-    matches!(text, "" | "~" | "null" | "Null" | "NULL")
 }

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use super::block::is_null;
 use super::{Mark, Reader, Step};
 use crate::doctor::tree::{Data, Tree};
 
@@ -20,11 +19,11 @@ impl<'t> Reader<'t> {
             Some(b'{') => self.flow_map()?,
             Some(b'*') => self.alias()?.data,
             Some(b'"' | b'\'') => Data::Quoted(self.quoted()?),
-            Some(b',' | b']' | b'}' | b':') => Data::Null,
+            Some(b',' | b']' | b'}' | b':') => properties.plain(Cow::default()),
+            Some(b'?') => return Err(self.odd_start()),
             _ => {
                 let first = self.plain_line(true)?;
-                let text = self.plain_rest(first, None)?;
-                if properties.tag.is_none() && is_null(&text) { Data::Null } else { Data::Plain(text) }
+                properties.plain(self.plain_rest(first, None)?)
             }
         };
         match &data {

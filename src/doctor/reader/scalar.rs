@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 
-use super::{Mark, Reader, Step};
+use super::{Mark, Reader, Step, Unreadable};
 
 impl<'t> Reader<'t> {
     /// Reads the part of a scalar without quotes that is in this line.
     pub(super) fn plain_line(&mut self, in_flow: bool) -> Step<&'t str> {
         if matches!(self.peek(), Some(b'@' | b'`' | b'%' | b']' | b'}' | b',')) {
-            return Err(self.error("a value can't begin with this character; put it in quotes"));
+            return Err(self.odd_start());
         }
         let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
         if in_flow && (rest.starts_with(b"// ") || rest.starts_with(b"/*")) {
@@ -37,6 +37,11 @@ impl<'t> Reader<'t> {
         }
         self.at = end;
         Ok(self.text.get(start..end).unwrap_or_default())
+    }
+
+    /// Returns the error for a scalar that needs quotes.
+    pub(super) fn odd_start(&self) -> Unreadable {
+        self.error("a value can't begin with this character; put it in quotes")
     }
 
     /// Returns a scalar without quotes with the lines that continue it: in a block, those indented
@@ -210,15 +215,18 @@ impl<'t> Reader<'t> {
             return Err(self.error("unexpected text behind | or >"));
         }
         self.skip_break();
-        let least = usize::try_from(parent + 1).unwrap_or(0);
+        let least = usize::try_from(parent.max(0) + 1).unwrap_or(1);
         let lines = self.block_lines(least, indentation);
         let mut text =
             if is_folded { folded(&lines) } else { lines.iter().flat_map(|line| [line, "\n"]).collect() };
+        let ends_within_line = self.at > self.line_start;
+        if ends_within_line {
+            text.pop();
+        }
         if chomping != Some(b'+') {
-            text.truncate(text.trim_end_matches('\n').len());
-            if chomping.is_none() && !text.is_empty() {
-                text.push('\n');
-            }
+            let length = text.trim_end_matches('\n').len();
+            let is_kept = chomping.is_none() && length > 0;
+            text.truncate(length + usize::from(is_kept && length < text.len()));
         }
         Ok(Cow::Owned(text))
     }
