@@ -51,8 +51,8 @@ const MISS_BUDGET: Duration = Duration::from_millis(150);
 /// Part of that budget in which a known key waits for its row to be read again.
 const REFRESH_BUDGET: Duration = Duration::from_millis(30);
 
-/// Time between two log lines about messages that are too large.
-const LARGE_MESSAGE_LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// Time between two log lines of one kind.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Permission of a Check to wait for what isn't cached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,8 +102,24 @@ pub struct AuthorizationService {
     /// Streams to modules that may still be opened.
     pub(super) edge_streams: Arc<Semaphore>,
     templates: Arc<ArcSwap<Templates>>,
-    /// Time of the last log line about a message that is too large.
-    large_message_logged: Arc<Mutex<Option<BootTime>>>,
+    large_messages: LogPause,
+    failed_lookups: LogPause,
+}
+
+/// Time of the last log line of one kind; shared by all threads.
+#[derive(Clone, Default)]
+struct LogPause(Arc<Mutex<Option<BootTime>>>);
+
+impl LogPause {
+    /// Returns true, and begins a pause, if no line was logged for [`LOG_INTERVAL`].
+    fn is_over(&self, now: BootTime) -> bool {
+        let mut logged = self.0.lock();
+        let is_over = logged.is_none_or(|at| now.since(at) >= LOG_INTERVAL);
+        if is_over {
+            *logged = Some(now);
+        }
+        is_over
+    }
 }
 
 impl AuthorizationService {
@@ -112,8 +128,8 @@ impl AuthorizationService {
     /// Cache misses run on `runtime`, which owns the database pool.
     pub fn new(service: Arc<Service>, metrics: Arc<Metrics>, runtime: Handle) -> Self {
         let edge_streams = Arc::new(Semaphore::new(MAX_EDGE_STREAMS));
-        let (templates, large_message_logged) = Default::default();
-        Self { service, metrics, runtime, edge_streams, templates, large_message_logged }
+        let (templates, large_messages, failed_lookups) = Default::default();
+        Self { service, metrics, runtime, edge_streams, templates, large_messages, failed_lookups }
     }
 
     /// Uses these templates for the responses to refused requests.
@@ -170,16 +186,24 @@ impl AuthorizationService {
     /// Counts a Check that is too large to be read, and logs one a minute.
     pub fn message_too_large(&self) {
         self.stream_refused(StreamRefusal::MessageTooLarge, 1);
-        let now = self.service.clock.boot_now();
-        let mut logged = self.large_message_logged.lock();
-        if logged.is_some_and(|at| now.since(at) < LARGE_MESSAGE_LOG_INTERVAL) {
-            return;
+        if self.large_messages.is_over(self.service.clock.boot_now()) {
+            tracing::warn!(
+                "a Check larger than 4 MiB was refused: Envoy sends the bodies of requests along, which Talos never \
+                 reads; remove with_request_body from the ext_authz filter (talos_streams_refused_total counts them)"
+            );
         }
-        *logged = Some(now);
-        tracing::warn!(
-            "a Check larger than 4 MiB was refused: Envoy sends the bodies of requests along, which Talos never \
-             reads; remove with_request_body from the ext_authz filter (talos_streams_refused_total counts them)"
-        );
+    }
+
+    /// Returns why a Check is refused whose lookup failed, and logs one a minute.
+    fn lookup_failed(&self) -> DenyReason {
+        if self.failed_lookups.is_over(self.service.clock.boot_now()) {
+            tracing::warn!(
+                "a Check was answered 503: its credential had to be looked up, and the database gave no answer within \
+                 {} ms; look at the database's load and at this process's CPU limit (talos status)",
+                MISS_BUDGET.as_millis()
+            );
+        }
+        DenyReason::Unavailable
     }
 
     /// Counts the time that a Check took.
@@ -290,7 +314,9 @@ impl AuthorizationService {
             None if wait == Wait::Never => return Err(Stop::WouldBlock),
             None => {
                 // Boxed, so that the future of a cached Check stays small.
-                Box::pin(self.verify_with_lookup(settings, &attempt)).await.ok_or(DenyReason::Unavailable)?
+                Box::pin(self.verify_with_lookup(settings, &attempt))
+                    .await
+                    .ok_or_else(|| self.lookup_failed())?
             }
         };
         if wait == Wait::Never

@@ -350,6 +350,7 @@ async fn a_reader_chooses_events_and_goes_on_behind_all_others() {
         assert!(pages < 20, "it has no end");
     }
     assert_eq!(types(&found), ["talos.key.revoked"]);
+    assert!(pages > 4, "{pages} pages: an event that isn't chosen is passed at once");
     // A reader that waits is woken by what it has chosen, not by others' events.
     let waits = format!("{EVENTS}?after={place}&wait=30s&actor_id=bob");
     let waiting = talos.admin.get(&waits);

@@ -27,6 +27,10 @@ async fn hits_are_unaffected_and_misses_give_up_before_envoy_does() {
         pair.is(&unknown, 503).await;
         assert!(asked.elapsed() < DELAY, "waited for the database: {:?}", asked.elapsed());
     }
+    // One line a minute says why.
+    let log = pair.cut_off.process.log();
+    let lines = log.lines().filter(|line| line.contains("the database gave no answer within 150 ms"));
+    assert_eq!(lines.count(), 1, "{log}");
     // Slow as it is, it is heard.
     pair.direct.revoke(&revoked).await;
     until("it knows of the revocation", async || (!pair.passes(&revoked).await).then_some(())).await;
