@@ -41,6 +41,7 @@ use self::telemetry::TelemetryState;
 pub use body::MemoryExhausted;
 pub use context::Context;
 pub(crate) use openapi::outline::{OperationOutline, Outline, Row};
+pub use reply::NO_SUCH_RESOURCE;
 pub use wire::{check_import, listed_key};
 
 use crate::error::ApiError;

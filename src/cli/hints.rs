@@ -1,7 +1,6 @@
 //! Advice about a request that got no answer, or one of another program.
 
-/// Message of a Talos listener that has no such route.
-const NO_ROUTE: &str = "there is no such resource";
+use crate::http::NO_SUCH_RESOURCE;
 
 /// Adds what helps to an error of a connection. `is_socket` is true for `unix://`.
 pub(super) fn of_connection(problem: &str, is_socket: bool, may_lack_certificate: bool) -> String {
@@ -63,7 +62,7 @@ pub(super) fn of_foreign_answer(status: u16, body: &str) -> &'static str {
 pub(super) fn of_api(reason: &str, message: &str, is_authenticated: bool) -> &'static str {
     match reason {
         "UNAUTHORIZED" if !is_authenticated => ": authenticate with --client-cert or --token-file",
-        "NOT_FOUND" if message == NO_ROUTE => {
+        "NOT_FOUND" if message == NO_SUCH_RESOURCE => {
             ": the endpoint may be another plane's, or have a path too many: keys are managed at serve.http (port 4420), \
              `status` is asked at serve.metrics (4422)"
         }
@@ -95,7 +94,7 @@ mod tests {
                 && of_foreign_answer(302, "").contains("redirect")
         );
         assert!(of_foreign_answer(200, "<html>").contains("base URL"));
-        assert!(of_api("NOT_FOUND", NO_ROUTE, false).contains("4420"));
+        assert!(of_api("NOT_FOUND", NO_SUCH_RESOURCE, false).contains("4420"));
         assert_eq!(of_api("NOT_FOUND", "the network is unknown", false), "");
     }
 }

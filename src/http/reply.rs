@@ -33,9 +33,12 @@ pub(super) fn method_not_allowed() -> ApiError {
     ApiError::new(Reason::MethodNotAllowed, "this resource has no such method")
 }
 
+/// Message of the error for an unknown path.
+pub const NO_SUCH_RESOURCE: &str = "there is no such resource";
+
 /// Returns the error for an unknown path.
 pub(super) fn no_such_resource() -> ApiError {
-    ApiError::new(Reason::NotFound, "there is no such resource")
+    ApiError::new(Reason::NotFound, NO_SUCH_RESOURCE)
 }
 
 impl IntoResponse for ApiError {

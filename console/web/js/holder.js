@@ -3,7 +3,7 @@
 import { call } from "./api.js";
 import { buckets, Legend, UsageChart } from "./chart.js";
 import { curl } from "./commands.js";
-import { html, render, useState } from "./html.js";
+import { html, render, useAction, useState } from "./html.js";
 import { Icon, Logo } from "./icons.js";
 import { limitsOf, sentence } from "./keystate.js";
 import { count, windowWords } from "./time.js";
@@ -18,39 +18,31 @@ const REASONS = [
 
 function App() {
   const [key, setKey] = useState("");
-  const [state, setState] = useState({ busy: false, problem: null, report: null });
   const [asking, setAsking] = useState(false);
   const [revoked, setRevoked] = useState(false);
-  const look = async (event) => {
-    event.preventDefault();
-    setState({ busy: true, problem: null, report: null });
+  const { run: look, reset, busy, problem, answer: report } = useAction(async () => {
     const end = new Date();
     const start = new Date(end - 29 * 86_400_000);
-    try {
-      const query = { group_by: "day,outcome", start_time: start.toISOString(), end_time: end.toISOString(), page_size: 1000 };
-      const answer = await call("getUsage", { query, headers: { authorization: `Bearer ${key.trim()}` } });
-      setState({ busy: false, problem: null, report: { ...answer, chart: buckets(answer.rows, start, end, false) } });
-    } catch (problem) {
-      setState({ busy: false, problem, report: null });
-    }
-  };
+    const query = { group_by: "day,outcome", start_time: start.toISOString(), end_time: end.toISOString(), page_size: 1000 };
+    const answer = await call("getUsage", { query, headers: { authorization: `Bearer ${key.trim()}` } });
+    return { ...answer, chart: buckets(answer.rows, start, end, false) };
+  });
   const forget = () => {
     setKey("");
-    setState({ busy: false, problem: null, report: null });
+    reset();
     setRevoked(false);
   };
-  const { report } = state;
   return html`<main class="holder"><p class="brand"><${Logo} />Talos <small>API keys</small></p>
     <div class="head"><div><h1>Your API key</h1><p>See how your key is used, and revoke it if somebody else may have it. It is sent to this server only and forgotten when you leave.</p></div></div>
     ${revoked ? html`<${Notice} tone="good" title="The key is revoked"><p>It is refused everywhere within seconds. Ask whoever gave it to you for a new one.</p><//><div><button class="button" onClick=${forget}>Look at another key</button></div>` : html`
     <form class="card" onSubmit=${look} autocomplete="off"><div class="card-body stack">
       <${Field} id="key" label="Key" hint="The whole key, as you send it with your requests">${(props) => html`<input class="input mono" type="password" ...${props} value=${key} autofocus autocomplete="off" autocapitalize="none" spellcheck=${false} maxlength="16384" onInput=${(event) => {
         setKey(event.target.value);
-        setState({ busy: false, problem: null, report: null });
+        reset();
       }} />`}<//>
-      <div class="actions"><button class="button primary" disabled=${!key.trim() || state.busy}><${Icon} name="search" />${state.busy ? "Looking" : "Show my key"}</button>
+      <div class="actions"><button class="button primary" disabled=${!key.trim() || busy}><${Icon} name="search" />${busy ? "Looking" : "Show my key"}</button>
         <button type="button" class="button danger" disabled=${!key.trim()} onClick=${() => setAsking(true)}><${Icon} name="ban" />Revoke it</button></div></div></form>
-    ${state.problem && html`<${Refused} problem=${state.problem} />`}
+    ${problem && html`<${Refused} problem=${problem} />`}
     ${report && html`<${Report} of=${report} />`}
     <${Commands} forms=${{ talos: "printf %s \"$KEY\" | talos keys self-revoke -", curl: curl("revokeApiKey", { body: { credential: "$KEY", reason: "REVOCATION_REASON_KEY_COMPROMISE" } }) }} title="Revoke it on the command line" />`}
     ${asking && html`<${Revoke} secret=${key.trim()} onClose=${(done) => {
@@ -94,22 +86,15 @@ function ownSentence(key) {
 
 function Revoke({ secret, onClose }) {
   const [reason, setReason] = useState(REASONS[0][0]);
-  const [state, setState] = useState({ busy: false, problem: null });
-  const submit = async (event) => {
-    event.preventDefault();
-    setState({ busy: true, problem: null });
-    try {
-      await call("revokeApiKey", { body: { credential: secret, reason } });
-      onClose(true);
-    } catch (problem) {
-      setState({ busy: false, problem });
-    }
-  };
+  const { run, busy, problem } = useAction(async () => {
+    await call("revokeApiKey", { body: { credential: secret, reason } });
+    onClose(true);
+  });
   return html`<${Dialog} title="Revoke this key" onClose=${() => onClose(false)} foot=${html`<button type="button" class="button" onClick=${() => onClose(false)}>Cancel</button>
-      <button form="revoke" class="button danger fill" disabled=${state.busy}>${state.busy ? "Revoking" : "Revoke for good"}</button>`}>
-    <form id="revoke" class="stack" onSubmit=${submit}><p>This can't be taken back. Everything that uses the key is refused within seconds.</p>
+      <button form="revoke" class="button danger fill" disabled=${busy}>${busy ? "Revoking" : "Revoke for good"}</button>`}>
+    <form id="revoke" class="stack" onSubmit=${run}><p>This can't be taken back. Everything that uses the key is refused within seconds.</p>
       <${Field} id="why" label="Reason">${(props) => html`<select class="input" ...${props} value=${reason} onChange=${(event) => setReason(event.target.value)}>${REASONS.map(([value, label]) => html`<option value=${value} selected=${value === reason}>${label}</option>`)}</select>`}<//></form>
-    ${state.problem && html`<${Refused} problem=${state.problem} />`}<//>`;
+    ${problem && html`<${Refused} problem=${problem} />`}<//>`;
 }
 
 const place = document.getElementById("app");

@@ -23,6 +23,22 @@ export function useLoad(load, dependencies) {
   return { ...state, reload: () => setTurn((before) => before + 1) };
 }
 
+/** Runs what a form or dialog is for. What it returned is `answer`, what it threw `problem`. */
+export function useAction(action) {
+  const idle = { busy: false, problem: null, answer: null };
+  const [state, setState] = useState(idle);
+  const run = async (event) => {
+    event?.preventDefault();
+    setState({ ...idle, busy: true });
+    try {
+      setState({ ...idle, answer: await action() });
+    } catch (problem) {
+      setState({ ...idle, problem });
+    }
+  };
+  return { ...state, run, reset: () => setState(idle) };
+}
+
 /** Calls a function every so many milliseconds while the page is seen. */
 export function useEvery(milliseconds, action) {
   const latest = useRef(action);

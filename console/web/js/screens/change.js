@@ -2,33 +2,27 @@
 
 import { call } from "../api.js";
 import { cli, curl } from "../commands.js";
-import { html, useState } from "../html.js";
+import { html, useAction, useState } from "../html.js";
 import { REASONS, isImported } from "../keystate.js";
 import { plural } from "../time.js";
 import { Choices, Commands, Dialog, Failure, Field, Notice, shown, toast } from "../ui.js";
 
 /** A dialog that does one thing, and stays open with the problem if it fails. */
 export function Change({ title, verb, tone = "primary", run, forms, done, onClose, children, disabled = false }) {
-  const [state, setState] = useState({ busy: false, problem: null });
-  const submit = async () => {
-    setState({ busy: true, problem: null });
-    try {
-      await run();
-      if (done) toast(done);
-      onClose(true);
-    } catch (problem) {
-      setState({ busy: false, problem });
-    }
-  };
+  const action = useAction(async () => {
+    await run();
+    if (done) toast(done);
+    onClose(true);
+  });
   const send = (event) => {
     event.preventDefault();
-    if (!disabled && !state.busy) submit();
+    if (!disabled && !action.busy) action.run();
   };
   return html`<${Dialog} title=${title} onClose=${() => onClose(false)} foot=${html`
       <button type="button" class="button" onClick=${() => onClose(false)}>Cancel</button>
-      <button type="submit" form="change" class="button ${tone}" disabled=${disabled || state.busy}>${state.busy ? `${verb}: sending` : verb}</button>`}>
+      <button type="submit" form="change" class="button ${tone}" disabled=${disabled || action.busy}>${action.busy ? `${verb}: sending` : verb}</button>`}>
     <form id="change" class="stack" onSubmit=${send}>${children}</form>
-    ${state.problem && html`<${Failure} problem=${state.problem} />`}
+    ${action.problem && html`<${Failure} problem=${action.problem} />`}
     ${forms && html`<${Commands} forms=${forms} />`}
   <//>`;
 }

@@ -3,7 +3,7 @@
 import { Problem, call } from "../api.js";
 import { cli, curl } from "../commands.js";
 import { TTLS, TokenField, metadataProblem, scopeProblem } from "../fields.js";
-import { html, useLoad, useState } from "../html.js";
+import { html, useAction, useLoad, useState } from "../html.js";
 import { Demands, loadPolicies } from "../policies.js";
 import { keyLink } from "../router.js";
 import { may } from "../session.js";
@@ -39,36 +39,33 @@ function problemsOf(form) {
 export function Import() {
   const [form, setForm] = useState(EMPTY);
   const [tried, setTried] = useState(false);
-  const [state, setState] = useState({ busy: false, problem: null, key: null });
+  const action = useAction(async () => {
+    const key = await call("adminImportApiKey", { body: requestOf(form) });
+    // The key itself isn't needed any more.
+    setForm(EMPTY);
+    setTried(false);
+    return key;
+  });
   const policies = useLoad(loadPolicies, []);
   if (!may("adminImportApiKey")) return html`<div class="page"><h1>Import a key</h1><${Notice} title="Your role can't import keys"><p>It takes the role issuer: serve.http.auth.roles gives it.</p><//></div>`;
   const set = (changes) => setForm({ ...form, ...changes });
   const input = (name) => (event) => set({ [name]: event.target.value });
   const problems = problemsOf(form);
-  const server = (name) => (state.problem instanceof Problem ? SERVER_NAMES[name].map((field) => state.problem.at(field)).find(Boolean) ?? "" : "");
+  const server = (name) => (action.problem instanceof Problem ? SERVER_NAMES[name].map((field) => action.problem.at(field)).find(Boolean) ?? "" : "");
   const wrong = (name) => (tried ? problems[name] : "") || shown(server(name));
   const body = requestOf(form);
-  const submit = async (event) => {
+  const submit = (event) => {
     event.preventDefault();
     setTried(true);
     if (Object.keys(problems).length) {
       document.getElementById(Object.keys(problems)[0])?.focus();
       return;
     }
-    setState({ busy: true, problem: null, key: null });
-    try {
-      const key = await call("adminImportApiKey", { body });
-      // The key itself isn't needed any more.
-      setForm(EMPTY);
-      setTried(false);
-      setState({ busy: false, problem: null, key });
-    } catch (problem) {
-      setState({ busy: false, problem, key: null });
-    }
+    action.run();
   };
   return html`<div class="page">
     <div class="head"><div><h1>Import a key</h1><p>A key that was made elsewhere works at Envoy as it is; only a hash of it is stored. Many at once: talos migrate from.</p></div></div>
-    ${state.key && html`<${Notice} tone="good" title=${`${shown(state.key.name)} is imported`}><p><a href=${keyLink(state.key.key_id)}>Look at it</a>, or import another.</p><//>`}
+    ${action.answer && html`<${Notice} tone="good" title=${`${shown(action.answer.name)} is imported`}><p><a href=${keyLink(action.answer.key_id)}>Look at it</a>, or import another.</p><//>`}
     <form class="columns" onSubmit=${submit} novalidate>
       <div class="stack">
         <section class="card"><header><h2>Whose it is</h2></header><div class="card-body stack">
@@ -84,8 +81,8 @@ export function Import() {
           <${Choices} name="ttl" legend="Ends after" options=${[{ value: "", label: "The server's default" }, ...TTLS]} value=${form.ttl} onChange=${(ttl) => set({ ttl })} />
           <${Field} id="metadata" label="Metadata" hint="A JSON object of your own. Upstreams may receive it." wrong=${wrong("metadata")}>${(props) => html`<textarea class="input mono" ...${props} rows="3" spellcheck=${false} value=${form.metadata} onInput=${input("metadata")}></textarea>`}<//>
         </div></section>
-        ${state.problem && html`<${Failure} problem=${state.problem} />`}
-        <div class="actions"><button class="button primary" type="submit" disabled=${state.busy}>${state.busy ? "Importing" : "Import the key"}</button><a class="button quiet" href="#/keys/imported">Cancel</a></div>
+        ${action.problem && html`<${Failure} problem=${action.problem} />`}
+        <div class="actions"><button class="button primary" type="submit" disabled=${action.busy}>${action.busy ? "Importing" : "Import the key"}</button><a class="button quiet" href="#/keys/imported">Cancel</a></div>
       </div>
       <div class="stack"><${Demands} of=${policies.data} body=${body} />
         <section class="card"><header><h2>What will be sent</h2></header><div class="card-body stack"><${Commands} forms=${{ talos: cli.importKey(body), curl: form.kind === "raw" ? "" : curl("adminImportApiKey", { body }) }} open /></div></section></div>

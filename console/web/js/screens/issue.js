@@ -3,7 +3,7 @@
 import { Problem, call } from "../api.js";
 import { cli, curl } from "../commands.js";
 import { CreditsField, LimitField, TTLS, TokenField, addressProblem, creditsOf, creditsProblem, metadataProblem, scopeProblem } from "../fields.js";
-import { html, useLoad, useState } from "../html.js";
+import { html, useAction, useLoad, useState } from "../html.js";
 import { listKeys } from "../listing.js";
 import { Demands, demandedScopes, loadPolicies } from "../policies.js";
 import { go, keyLink } from "../router.js";
@@ -61,31 +61,26 @@ function problemsOf(form) {
 export function Issue({ query }) {
   const [form, setForm] = useState({ ...EMPTY, actor: query.get("actor") ?? "" });
   const [tried, setTried] = useState(false);
-  const [state, setState] = useState({ busy: false, problem: null, answer: null });
+  const { run, busy, problem, answer } = useAction(() => call("adminIssueApiKey", { body: requestOf(form) }));
   const known = useLoad(inUse, []);
   const policies = useLoad(loadPolicies, []);
   if (!may("adminIssueApiKey")) return html`<div class="page"><h1>Issue a key</h1><${Notice} title="Your role can't issue keys"><p>It takes the role issuer: serve.http.auth.roles gives it.</p><//></div>`;
-  if (state.answer) return html`<${Issued} answer=${state.answer} />`;
+  if (answer) return html`<${Issued} answer=${answer} />`;
   const set = (changes) => setForm({ ...form, ...changes });
   const input = (name) => (event) => set({ [name]: event.target.value });
   const problems = problemsOf(form);
-  const wrong = (name) => (tried ? problems[name] : "") || (state.problem instanceof Problem ? shown(state.problem.at(SERVER_NAMES[name])) : "");
+  const wrong = (name) => (tried ? problems[name] : "") || (problem instanceof Problem ? shown(problem.at(SERVER_NAMES[name])) : "");
   const body = requestOf(form);
   const roles = policies.data?.roles ?? {};
   const suggested = [...new Set([...demandedScopes(policies.data, body), ...(known.data?.scopes ?? [])])];
-  const submit = async (event) => {
+  const submit = (event) => {
     event.preventDefault();
     setTried(true);
     if (Object.keys(problems).length) {
       document.getElementById(Object.keys(problems)[0])?.focus();
       return;
     }
-    setState({ busy: true, problem: null, answer: null });
-    try {
-      setState({ busy: false, problem: null, answer: await call("adminIssueApiKey", { body }) });
-    } catch (problem) {
-      setState({ busy: false, problem, answer: null });
-    }
+    run();
   };
   return html`<div class="page">
     <div class="head"><div><h1>Issue a key</h1><p>It works at Envoy as soon as it is issued. The secret is shown once.</p></div></div>
@@ -117,8 +112,8 @@ export function Issue({ query }) {
           ]} />
           <${Field} id="metadata" label="Metadata" hint=${'A JSON object of your own, such as {"team": "blue"}. Upstreams may receive it.'} wrong=${form.metadata && metadataProblem(form.metadata) ? `Metadata ${metadataProblem(form.metadata)}` : ""}>${(props) => html`<textarea class="input mono" ...${props} rows="3" spellcheck=${false} value=${form.metadata} onInput=${input("metadata")}></textarea>`}<//>
         </div></section>
-        ${state.problem && html`<${Failure} problem=${state.problem} />`}
-        <div class="actions"><button class="button primary" type="submit" disabled=${state.busy}>${state.busy ? "Issuing" : "Issue the key"}</button><a class="button quiet" href="#/keys/issued">Cancel</a></div>
+        ${problem && html`<${Failure} problem=${problem} />`}
+        <div class="actions"><button class="button primary" type="submit" disabled=${busy}>${busy ? "Issuing" : "Issue the key"}</button><a class="button quiet" href="#/keys/issued">Cancel</a></div>
       </div>
       <div class="stack"><${Demands} of=${policies.data} body=${body} /><${Preview} body=${body} /></div>
     </form>

@@ -2,7 +2,7 @@
 
 import { call } from "../api.js";
 import { cli, curl } from "../commands.js";
-import { html, useEffect, useLoad, useState } from "../html.js";
+import { html, useAction, useEffect, useLoad, useState } from "../html.js";
 import { Icon } from "../icons.js";
 import { isActive, outcomeWords, sentence } from "../keystate.js";
 import { keyLink } from "../router.js";
@@ -20,29 +20,21 @@ const ERRORS = {
 
 export function Leak() {
   const [text, setText] = useState("");
-  const [state, setState] = useState({ busy: false, problem: null, answer: null });
   // The pasted credential is forgotten with the screen.
   useEffect(() => () => setText(""), []);
-  const submit = async (event) => {
-    event.preventDefault();
-    setState({ busy: true, problem: null, answer: null });
-    try {
-      const answer = await call("adminVerifyApiKey", { query: { charge: "false" }, body: { credential: text.trim() } });
-      setState({ busy: false, problem: null, answer });
-      setText("");
-    } catch (problem) {
-      setState({ busy: false, problem, answer: null });
-    }
-  };
-  const { answer } = state;
+  const { run, busy, problem, answer } = useAction(async () => {
+    const found = await call("adminVerifyApiKey", { query: { charge: "false" }, body: { credential: text.trim() } });
+    setText("");
+    return found;
+  });
   return html`<div class="page">
     <div class="head"><div><h1>Leaked key</h1><p>Found a key in a chat, a log or a repository? See whose it is and stop it. It is checked, not used: no limit is charged, and nothing of it is logged.</p></div></div>
-    <form class="card" onSubmit=${submit} autocomplete="off"><div class="card-body stack">
+    <form class="card" onSubmit=${run} autocomplete="off"><div class="card-body stack">
       <${Field} id="credential" label="Key or token" hint="Sent to this server only, and forgotten with this page">${(props) => html`<input class="input mono" type="password" ...${props} value=${text} autofocus autocomplete="off" spellcheck=${false} maxlength="16384" onInput=${(event) => setText(event.target.value)} />`}<//>
-      <div class="actions"><button class="button primary" disabled=${!text.trim() || state.busy}><${Icon} name="search" />${state.busy ? "Looking" : "Look it up"}</button></div>
+      <div class="actions"><button class="button primary" disabled=${!text.trim() || busy}><${Icon} name="search" />${busy ? "Looking" : "Look it up"}</button></div>
       <${Commands} forms=${{ talos: cli.verify(), curl: curl("adminVerifyApiKey", { query: { charge: "false" }, body: { credential: "$SECRET" } }) }} />
     </div></form>
-    ${state.problem && html`<${Failure} problem=${state.problem} />`}
+    ${problem && html`<${Failure} problem=${problem} />`}
     ${answer && !answer.key_id && html`<${Notice} tone="info" title=${ERRORS[answer.error_code] ?? shown(answer.error_message ?? "It isn't valid.")}><p>Nothing has to be stopped here. Another network or environment may know it.</p><//>`}
     ${answer?.key_id && html`<${Found} id=${answer.key_id} answer=${answer} />`}
   </div>`;

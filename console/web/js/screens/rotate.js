@@ -3,7 +3,7 @@
 import { call } from "../api.js";
 import { cli, curl } from "../commands.js";
 import { TTLS } from "../fields.js";
-import { html, useEvery, useLoad, useState } from "../html.js";
+import { html, useAction, useEvery, useLoad, useState } from "../html.js";
 import { isActive } from "../keystate.js";
 import { go, keyLink } from "../router.js";
 import { Choices, Commands, Failure, Loaded, Notice, shown } from "../ui.js";
@@ -28,28 +28,19 @@ export function Rotate({ id }) {
 function RotateForm({ of: key }) {
   const [end, setEnd] = useState("unused");
   const [ttl, setTtl] = useState("");
-  const [state, setState] = useState({ busy: false, problem: null, answer: null });
-  if (state.answer) return html`<${Rotated} answer=${state.answer} />`;
-  if (key.replaced_by) return html`<h1>Rotate ${shown(key.name)}</h1><${Notice} title="Another key replaces it already"><p><a href=${keyLink(key.replaced_by, "rotate")}>Rotate the new one</a> instead.</p><//>`;
   const body = { ...BODIES[end], ...(ttl && { ttl }) };
   const path = { id: key.key_id };
-  const submit = async (event) => {
-    event.preventDefault();
-    setState({ busy: true, problem: null, answer: null });
-    try {
-      setState({ busy: false, problem: null, answer: await call("adminRotateIssuedApiKey", { path, body }) });
-    } catch (problem) {
-      setState({ busy: false, problem, answer: null });
-    }
-  };
+  const { run, busy, problem, answer } = useAction(() => call("adminRotateIssuedApiKey", { path, body }));
+  if (answer) return html`<${Rotated} answer=${answer} />`;
+  if (key.replaced_by) return html`<h1>Rotate ${shown(key.name)}</h1><${Notice} title="Another key replaces it already"><p><a href=${keyLink(key.replaced_by, "rotate")}>Rotate the new one</a> instead.</p><//>`;
   return html`
     <div class="head"><div><p class="crumbs"><a href="#/keys/issued">Keys</a><span aria-hidden="true">/</span><a href=${keyLink(key.key_id)}>${shown(key.name)}</a><span aria-hidden="true">/</span></p>
       <h1>Rotate ${shown(key.name)}</h1><p>A new key with a new secret takes over: same actor, scopes, addresses and limits.</p></div></div>
-    <form class="card" onSubmit=${submit}><div class="card-body stack">
+    <form class="card" onSubmit=${run}><div class="card-body stack">
       <${Choices} name="end" legend="When the old key ends" options=${ENDS} value=${end} onChange=${setEnd} tall />
       <${Choices} name="ttl" legend="How long the new key lives" options=${[{ value: "", label: key.expire_time ? "As the old one" : "Without an end, as the old one" }, ...TTLS.slice(3)]} value=${ttl} onChange=${setTtl} />
-      ${state.problem && html`<${Failure} problem=${state.problem} />`}
-      <div class="actions"><button class="button primary" type="submit" disabled=${state.busy}>${state.busy ? "Rotating" : "Rotate"}</button><a class="button quiet" href=${keyLink(key.key_id)}>Cancel</a></div>
+      ${problem && html`<${Failure} problem=${problem} />`}
+      <div class="actions"><button class="button primary" type="submit" disabled=${busy}>${busy ? "Rotating" : "Rotate"}</button><a class="button quiet" href=${keyLink(key.key_id)}>Cancel</a></div>
       <${Commands} forms=${{ talos: cli.rotate(key.key_id, body), curl: curl("adminRotateIssuedApiKey", { path, body }) }} />
     </div></form>`;
 }

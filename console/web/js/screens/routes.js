@@ -2,7 +2,7 @@
 
 import { call } from "../api.js";
 import { curl } from "../commands.js";
-import { html, useState } from "../html.js";
+import { html, useAction, useState } from "../html.js";
 import { Icon } from "../icons.js";
 import { outcomeWords } from "../keystate.js";
 import { keyLink, link } from "../router.js";
@@ -12,31 +12,22 @@ const METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
 
 export function Routes({ query }) {
   const [form, setForm] = useState({ method: "GET", host: query.get("host") ?? "", path: query.get("path") ?? "/", credential: "" });
-  const [state, setState] = useState({ busy: false, problem: null, answer: null });
   const set = (name) => (event) => setForm({ ...form, [name]: event.target.value });
   const body = { method: form.method, host: form.host.trim() || "example.com", path: form.path.trim() || "/" };
-  const submit = async (event) => {
-    event.preventDefault();
-    setState({ busy: true, problem: null, answer: null });
-    try {
-      const answer = await call("adminExplainRoute", { body: { ...body, ...(form.credential.trim() && { credential: form.credential.trim() }) } });
-      setState({ busy: false, problem: null, answer });
-    } catch (problem) {
-      setState({ busy: false, problem, answer: null });
-    }
-  };
+  const credential = form.credential.trim();
+  const { run, busy, problem, answer } = useAction(() => call("adminExplainRoute", { body: { ...body, ...(credential && { credential }) } }));
   return html`<div class="page">
     <div class="head"><div><h1>Routes</h1><p>Try a request without sending it: the decision, the rule that matched, and why. Nothing is charged.</p></div></div>
-    <form class="card" onSubmit=${submit} autocomplete="off"><div class="card-body stack">
+    <form class="card" onSubmit=${run} autocomplete="off"><div class="card-body stack">
       <div class="row"><${Field} id="method" label="Method">${(props) => html`<select class="input" ...${props} value=${form.method} onChange=${set("method")}>${METHODS.map((one) => html`<option selected=${one === form.method}>${one}</option>`)}</select>`}<//>
         <${Field} id="host" label="Host">${(props) => html`<input class="input" ...${props} value=${form.host} placeholder="example.com" spellcheck=${false} onInput=${set("host")} />`}<//>
         <${Field} id="path" label="Path">${(props) => html`<input class="input mono" ...${props} value=${form.path} spellcheck=${false} onInput=${set("path")} />`}<//></div>
       <${Field} id="route-credential" label="Key" hint="Optional; forgotten with this page">${(props) => html`<input class="input mono" type="password" ...${props} value=${form.credential} autocomplete="off" onInput=${set("credential")} />`}<//>
-      <div class="actions"><button class="button primary" disabled=${state.busy}><${Icon} name="route" />${state.busy ? "Asking" : "Explain"}</button></div>
+      <div class="actions"><button class="button primary" disabled=${busy}><${Icon} name="route" />${busy ? "Asking" : "Explain"}</button></div>
       <${Commands} forms=${{ curl: curl("adminExplainRoute", { body }) }} />
     </div></form>
-    ${state.problem && html`<${Failure} problem=${state.problem} />`}
-    ${state.answer && html`<${Explained} of=${state.answer} />`}
+    ${problem && html`<${Failure} problem=${problem} />`}
+    ${answer && html`<${Explained} of=${answer} />`}
   </div>`;
 }
 
