@@ -33,7 +33,7 @@ def chromium():
             browser.close()
 
 
-class Looker:
+class ConsolePage:
     """A page, and what was wrong while it was looked at."""
 
     def __init__(self, browser, stack, scheme="light", width=1280, height=900, headers=None, clipboard=False):
@@ -86,15 +86,15 @@ class Looker:
 
     def settle(self):
         self.page.wait_for_selector("#app h1")
-        holds(self.page, "!document.querySelector('.loading')")
+        wait_until_true(self.page, "!document.querySelector('.loading')")
 
     def snapshot(self, folder, name):
         Path(folder).mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=f"{folder}/{name}.png", full_page=True)
 
 
-def holds(page, expression, seconds=15):
-    """Waits until an expression holds. Playwright's own wait would evaluate it within the page, whose policy forbids that."""
+def wait_until_true(page, expression, seconds=15):
+    """Waits until an expression is true. Playwright's own wait would evaluate it within the page, whose policy forbids that."""
     deadline = time.monotonic() + seconds
     while not page.evaluate(expression):
         assert time.monotonic() < deadline, f"doesn't come to hold: {expression}"

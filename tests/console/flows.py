@@ -2,7 +2,7 @@
 
 import re
 
-from browser import Looker, holds, tab_to
+from browser import ConsolePage, tab_to, wait_until_true
 from stack import wait_until
 
 
@@ -15,7 +15,7 @@ def leaves_with_a_question(page):
     asked = []
     page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
     page.locator(".nav >> text=Activity").click()
-    holds(page, "location.hash !== '#/activity'")
+    wait_until_true(page, "location.hash !== '#/activity'")
     assert asked and "secret" in asked[0], asked
     assert page.locator("[data-secret]").is_visible()
 
@@ -30,9 +30,9 @@ def allowed(stack, secret):
 
 def life_by_mouse(stack, browser):
     """A key's life by mouse: issued, used, changed, suspended, rotated and revoked."""
-    with Looker(browser, stack, clipboard=True) as looker:
-        page = looker.page
-        looker.open("issue")
+    with ConsolePage(browser, stack, clipboard=True) as console:
+        page = console.page
+        console.open("issue")
         page.get_by_label("Name").fill("Mouse")
         page.get_by_label("Actor").fill("user:mouse")
         page.locator("#scopes").fill("reports:read ")
@@ -95,20 +95,20 @@ def life_by_mouse(stack, browser):
         refused(stack, second)
         page.goto(old_url)
         page.get_by_text("Rotations").wait_for()
-        holds(page, "document.querySelectorAll('.lineage li').length === 2")
+        wait_until_true(page, "document.querySelectorAll('.lineage li').length === 2")
 
 
 def life_by_keyboard(stack, browser):
     """The same by keyboard alone."""
-    with Looker(browser, stack) as looker:
-        page, keys = looker.page, looker.page.keyboard
-        looker.open()
+    with ConsolePage(browser, stack) as console:
+        page, keys = console.page, console.page.keyboard
+        console.open()
         keys.press("?")
         page.get_by_text("Keys of the keyboard").wait_for()
         keys.press("Escape")
         keys.press("n")
         page.wait_for_url(re.compile("#/issue"))
-        holds(page, "document.activeElement.id === 'name'")
+        wait_until_true(page, "document.activeElement.id === 'name'")
         keys.type("Keyboard")
         tab_to(page, "Actor")
         keys.type("user:keyboard")
@@ -129,7 +129,7 @@ def life_by_keyboard(stack, browser):
         tab_to(page, "Rotate")
         keys.press("Enter")
         page.wait_for_url(re.compile("/rotate$"))
-        looker.settle()
+        console.settle()
         tab_to(page, "Rotate")
         keys.press("Enter")
         page.locator("[data-secret]").wait_for()
@@ -138,7 +138,7 @@ def life_by_keyboard(stack, browser):
         keys.press("Space")
         tab_to(page, "Done")
         keys.press("Enter")
-        looker.settle()
+        console.settle()
         allowed(stack, first)
         allowed(stack, second)
 
@@ -156,10 +156,10 @@ def life_by_keyboard(stack, browser):
             state(stack, second)
 
         keys.press("/")
-        holds(page, "document.activeElement.id === 'search'")
+        wait_until_true(page, "document.activeElement.id === 'search'")
         keys.type("keyboard")
         page.wait_for_url(re.compile("q=keyboard"))
-        holds(page, "document.querySelectorAll('a.row-link').length === 2")
+        wait_until_true(page, "document.querySelectorAll('a.row-link').length === 2")
         keys.press("Escape")
         keys.press("j")
         keys.press("j")
@@ -173,8 +173,8 @@ def life_by_its_holder(stack, browser):
     """The public page shows a key to whoever has it, revokes it, and says the same of all others."""
     key, secret = stack.issue("Mine", "user:holder", scopes=["orders:read"], ttl="24h")
     allowed(stack, secret)
-    with Looker(browser, stack) as looker:
-        page = looker.page
+    with ConsolePage(browser, stack) as console:
+        page = console.page
         page.goto(stack.public + "/keys")
         page.get_by_label("Key", exact=True).fill(secret)
         page.get_by_role("button", name="Show my key").click()
@@ -196,10 +196,10 @@ def life_by_its_holder(stack, browser):
 def many_are_revoked(stack, browser):
     """Several keys are selected, exported and revoked, each by an operation of its own."""
     keys = [stack.issue(f"Bulk {number}", "user:bulk")[0] for number in range(3)]
-    with Looker(browser, stack) as looker:
-        page = looker.page
-        looker.open("keys/issued?actor=user%3Abulk")
-        holds(page, "document.querySelectorAll('a.row-link').length === 3")
+    with ConsolePage(browser, stack) as console:
+        page = console.page
+        console.open("keys/issued?actor=user%3Abulk")
+        wait_until_true(page, "document.querySelectorAll('a.row-link').length === 3")
         with page.expect_download() as download:
             page.get_by_role("button", name="Export CSV").click()
         text = download.value.path().read_text()
@@ -208,7 +208,7 @@ def many_are_revoked(stack, browser):
         page.locator(".bulk").get_by_role("button", name="Revoke").click()
         page.get_by_role("button", name="Revoke for good").click()
         page.locator("dialog").wait_for(state="detached")
-        holds(page, "document.querySelectorAll('.pill.bad').length === 3")
+        wait_until_true(page, "document.querySelectorAll('.pill.bad').length === 3")
         page.get_by_role("button", name="Active", exact=True).click()
         page.wait_for_url(re.compile("state=active"))
         page.get_by_text("No key matches").wait_for()
@@ -216,9 +216,9 @@ def many_are_revoked(stack, browser):
 
 def a_leak_is_stopped(stack, browser):
     key, secret = stack.issue("Leaked", "user:leak")
-    with Looker(browser, stack) as looker:
-        page = looker.page
-        looker.open("leak")
+    with ConsolePage(browser, stack) as console:
+        page = console.page
+        console.open("leak")
         page.get_by_label("Key or token").fill("nothing of ours")
         page.get_by_role("button", name="Look it up").click()
         page.get_by_text("Nothing has to be stopped here").wait_for()

@@ -2,7 +2,7 @@
 
 import hashlib
 
-from browser import Looker, holds
+from browser import ConsolePage, wait_until_true
 from looks import violations
 from stack import Stack, call
 
@@ -30,9 +30,9 @@ def governed(talos, browser):
 
 def a_governed_key_with_credits(stack, browser):
     """The form shows what policies demand before the server refuses, and all that it refuses at once."""
-    with Looker(browser, stack) as looker:
-        page = looker.page
-        looker.open("issue")
+    with ConsolePage(browser, stack) as console:
+        page = console.page
+        console.open("issue")
         page.get_by_label("Name", exact=True).fill("reports")
         page.get_by_label("Actor").fill("svc:reports")
         demands = page.get_by_label("Issuance policies")
@@ -60,9 +60,9 @@ def a_governed_key_with_credits(stack, browser):
 
 def keys_are_imported(stack, browser):
     """A key and a digest come in by the form; the key itself stays nowhere."""
-    with Looker(browser, stack) as looker:
-        page = looker.page
-        looker.open("keys/imported")
+    with ConsolePage(browser, stack) as console:
+        page = console.page
+        console.open("keys/imported")
         page.get_by_role("link", name="Import a key").click()
         page.get_by_label("Name", exact=True).fill("legacy")
         page.get_by_label("Actor").fill("user:42")
@@ -84,8 +84,8 @@ def keys_are_imported(stack, browser):
         page.get_by_text("by digest is imported").wait_for()
         page.get_by_role("link", name="Look at it").click()
         page.get_by_text("Works from any address").wait_for()
-        looker.open("keys/imported")
-        holds(page, "document.querySelectorAll('a.row-link').length === 2")
+        console.open("keys/imported")
+        wait_until_true(page, "document.querySelectorAll('a.row-link').length === 2")
     for credential in ["legacy-key-8d1f3a", "legacy-key-77"]:
         answer = stack.api("POST", "/v2alpha1/admin/apiKeys:verify", {"credential": credential})
         assert answer["is_valid"], answer
@@ -96,23 +96,23 @@ def networks_and_limits_are_listed(stack, browser):
     limits = {"rate_limit_policies": [{"name": "day", "quota": "10000", "window": "86400s"}]}
     status, text = call("PATCH", stack.admin + "/v2alpha1/admin/actors/user%3A42", limits)
     assert status == 200, text
-    with Looker(browser, stack) as looker:
-        page = looker.page
-        looker.open("instances")
+    with ConsolePage(browser, stack) as console:
+        page = console.page
+        console.open("instances")
         networks = page.get_by_label("Networks")
         assert "127.0.0.1, this one" in networks.inner_text(), networks.inner_text()
         port = stack.admin.rsplit(":", 1)[1]
         assert networks.get_by_role("link", name="other.example").get_attribute("href") == f"http://other.example:{port}/console/"
-        looker.open("actors/user%3A42")
+        console.open("actors/user%3A42")
         page.get_by_text("day: 10000 per day").wait_for()
         page.get_by_text("rate_limit.enabled is false").wait_for()
 
 
 def an_actor_is_edited(stack, browser):
     """Name, metadata and limits of an actor, and the command that would do the same."""
-    with Looker(browser, stack) as looker:
-        page = looker.page
-        looker.open("actors/team%3Ablue")
+    with ConsolePage(browser, stack) as console:
+        page = console.page
+        console.open("actors/team%3Ablue")
         page.get_by_role("button", name="Edit").click()
         dialog = page.get_by_role("dialog")
         dialog.get_by_label("Name, for people").fill("Team Blue")

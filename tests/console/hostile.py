@@ -2,7 +2,7 @@
 
 import json
 
-from browser import Looker
+from browser import ConsolePage
 from stack import call
 
 NAMES = [
@@ -33,29 +33,29 @@ def hostile_text_stays_text(stack, browser, seeded):
             for number, name in enumerate(NAMES)]
     for key in keys[:4]:
         stack.api("POST", f"/v2alpha1/admin/issuedApiKeys/{key['key_id']}:suspend", {"reason": key["name"]})
-    with Looker(browser, stack, width=360) as looker:
-        page = looker.page
+    with ConsolePage(browser, stack, width=360) as console:
+        page = console.page
         shown = 0
         for screen in ["keys/issued", "", "activity"]:
-            looker.open(screen)
+            console.open(screen)
             text = page.inner_text("body")
             shown += sum(name in text for name in NAMES[:6])
             assert not any(char in text for char in "\u202e\u2066\u200b\ufeff\u2060"), "a character that changes its surroundings"
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{screen} is too wide"
         assert shown >= 6, "the names are on no screen"
         for key in keys:
-            looker.open(f"keys/issued/{key['key_id']}")
+            console.open(f"keys/issued/{key['key_id']}")
             assert page.locator("#app b script, #app h1 *:not(.pill):not(svg):not(path)").count() == 0
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), key["name"]
             page.goto(f"{stack.admin}/console/#/actors/{key_path(key['actor_id'])}")
-            looker.settle()
+            console.settle()
         # An address with markup is no more than an address.
         for screen in ["keys/issued?q=<img src=x onerror=window.hit=8>", "<script>window.hit=9</script>", "activity?key=<svg onload=window.hit=1>",
                        "issue?actor=\"><img src=x onerror=window.hit=2>", "keys/issued/..%2f..%2fhealth%2falive"]:
             page.goto(f"{stack.admin}/console/#/{screen}")
             page.wait_for_selector("#app h1, #app .notice")
         assert page.evaluate("window.hit") is None
-        looker.wrong = [one for one in looker.wrong if "net::ERR" not in one]
+        console.wrong = [one for one in console.wrong if "net::ERR" not in one]
 
 
 def key_path(text):

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import axe_playwright_python
-from browser import Looker
+from browser import ConsolePage
 
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
@@ -46,17 +46,17 @@ def all_screens(scheme, width):
     """Returns a test of all screens in a colour scheme and width: no barriers, and no scrolling sideways."""
     def look(stack, browser, seeded, folder):
         wrong = []
-        with Looker(browser, stack, scheme, width) as looker:
+        with ConsolePage(browser, stack, scheme, width) as console:
             for name, address in screens(seeded).items():
-                looker.open(address)
-                looker.page.wait_for_timeout(50)
-                looker.snapshot(folder, f"{name}-{scheme}-{width}")
-                wrong += [f"{name}: {one}" for one in violations(looker.page)]
-                if overflow(looker.page) > 0:
-                    wrong.append(f"{name}: is {overflow(looker.page)} px wider than {width}")
-            looker.page.goto(stack.public + "/keys")
-            looker.page.wait_for_selector("#app h1")
-            wrong += [f"holder: {one}" for one in violations(looker.page)]
+                console.open(address)
+                console.page.wait_for_timeout(50)
+                console.snapshot(folder, f"{name}-{scheme}-{width}")
+                wrong += [f"{name}: {one}" for one in violations(console.page)]
+                if overflow(console.page) > 0:
+                    wrong.append(f"{name}: is {overflow(console.page)} px wider than {width}")
+            console.page.goto(stack.public + "/keys")
+            console.page.wait_for_selector("#app h1")
+            wrong += [f"holder: {one}" for one in violations(console.page)]
         assert not wrong, "\n".join(wrong)
 
     look.__name__ = f"all_screens_{scheme}_{width}"
@@ -66,9 +66,9 @@ def all_screens(scheme, width):
 def dialogs(stack, browser, seeded, folder):
     """Dialogs, too, are without barriers, and give the focus back."""
     wrong = []
-    with Looker(browser, stack, "dark", 360) as looker:
-        page = looker.page
-        looker.open(f"keys/issued/{seeded['keys']['Fraud scoring']}")
+    with ConsolePage(browser, stack, "dark", 360) as console:
+        page = console.page
+        console.open(f"keys/issued/{seeded['keys']['Fraud scoring']}")
         for name in ["Edit", "Suspend", "Revoke"]:
             button = page.get_by_role("button", name=name)
             button.click()

@@ -2,7 +2,7 @@
 
 import json
 
-from browser import Looker
+from browser import ConsolePage
 
 EVENTS = {
     "events": [
@@ -33,25 +33,25 @@ def answer(page, pattern, body):
 
 
 def changes_are_listed(stack, browser, seeded):
-    with Looker(browser, stack) as looker:
-        page = looker.page
+    with ConsolePage(browser, stack) as console:
+        page = console.page
         answer(page, "**/v2alpha1/admin/events?after=*", NO_EVENTS)
         page.route("**/v2alpha1/admin/events?page_size=*", lambda route: route.fulfill(status=200, content_type="application/json", body=json.dumps(EVENTS)))
-        looker.open("activity")
+        console.open("activity")
         page.get_by_role("link", name="Invoice <b>export</b>").first.wait_for()
         items = page.locator(".timeline li").all_inner_texts()
         assert len(items) == 3 and items[0].startswith("Suspended") and "by spiffe://example.com/grace" in items[1], items
         page.locator("summary", has_text="fields changed").first.click()
         assert page.locator("del").inner_text() == '["invoices:read"]'
-        looker.open("activity?key=11111111-1111-4111-8111-111111111111")
+        console.open("activity?key=11111111-1111-4111-8111-111111111111")
         assert page.locator(".timeline li").count() == 2
 
 
 def a_route_is_explained(stack, browser, seeded):
-    with Looker(browser, stack) as looker:
-        page = looker.page
+    with ConsolePage(browser, stack) as console:
+        page = console.page
         answer(page, "**/v2alpha1/admin/routes:explain", EXPLAINED)
-        looker.open("routes")
+        console.open("routes")
         page.get_by_label("Path").fill("/reports")
         page.get_by_label("Key", exact=True).fill("some key")
         page.get_by_role("button", name="Explain").click()

@@ -16,7 +16,7 @@ SIZE = (1280, 860)
 
 def take(stack, browser, seeded):
     """Takes the pictures of the documentation."""
-    from browser import Looker
+    from browser import ConsolePage
 
     keys = seeded["keys"]
     for name, scheme, screen in [
@@ -26,12 +26,12 @@ def take(stack, browser, seeded):
         ("key", "dark", f"keys/issued/{keys['GitHub Actions deploy']}"),
         ("issue", "light", "issue"),
     ]:
-        with Looker(browser, stack, scheme, *SIZE) as looker:
-            looker.open(screen)
-            looker.page.wait_for_timeout(400)
-            looker.page.screenshot(path=IMAGES / f"console-{name}-{scheme}.png")
-    with Looker(browser, stack, "light", 860, 900) as looker:
-        page = looker.page
+        with ConsolePage(browser, stack, scheme, *SIZE) as console:
+            console.open(screen)
+            console.page.wait_for_timeout(400)
+            console.page.screenshot(path=IMAGES / f"console-{name}-{scheme}.png")
+    with ConsolePage(browser, stack, "light", 860, 900) as console:
+        page = console.page
         page.goto(stack.public + "/keys")
         page.get_by_label("Key", exact=True).fill(seeded["secrets"]["Partner: Nordwind GmbH"])
         page.get_by_role("button", name="Show my key").click()

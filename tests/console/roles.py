@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import jwt
-from browser import Looker
+from browser import ConsolePage
 from stack import Stack, call
 
 ISSUER, AUDIENCE = "https://issuer.test", "talos-admin"
@@ -39,13 +39,13 @@ class Tokens:
         return {"authorization": f"Bearer {self.token(caller)}"}
 
 
-def prepare(looker, stack, tokens, role):
+def prepare(console, stack, tokens, role):
     """Answers `whoami` where the server doesn't have it yet."""
     if call("GET", stack.admin + "/v2alpha1/admin/whoami", headers=tokens.headers(role))[0] == 200:
         return
     body = json.dumps({"caller": role, "is_verified": True, "proof": "jwt", "auth_mode": "jwt", "role": role,
                        "network_id": "00000000-0000-0000-0000-000000000000"})
-    looker.page.route("**/v2alpha1/admin/whoami", lambda route: route.fulfill(status=200, content_type="application/json", body=body))
+    console.page.route("**/v2alpha1/admin/whoami", lambda route: route.fulfill(status=200, content_type="application/json", body=body))
 
 
 def roles(talos, browser):
@@ -61,30 +61,30 @@ def roles(talos, browser):
 
 def viewer(stack, browser, tokens, address):
     """No button is there that would be refused."""
-    with Looker(browser, stack, headers=tokens.headers("viewer")) as looker:
-        prepare(looker, stack, tokens, "viewer")
+    with ConsolePage(browser, stack, headers=tokens.headers("viewer")) as console:
+        prepare(console, stack, tokens, "viewer")
         for screen in ["", "keys/issued", address, "actors/user%3Aa", "leak", "routes", "activity", "instances", "issue", "import"]:
-            looker.open(screen)
-            offered = looker.page.locator("main a, main button").all_inner_texts()
+            console.open(screen)
+            offered = console.page.locator("main a, main button").all_inner_texts()
             for word in ["Revoke", "Rotate", "Suspend", "Edit", "Issue a key", "Issue the key", "Import", "End it now", "Resume"]:
                 assert not any(re.match(rf"\s*{word}\b", text) for text in offered), f"{screen}: a viewer is offered {word}"
-            assert looker.page.locator("input[type=checkbox]").count() == 0, screen
-        assert "viewer" in looker.page.locator(".whoami").inner_text()
+            assert console.page.locator("input[type=checkbox]").count() == 0, screen
+        assert "viewer" in console.page.locator(".whoami").inner_text()
 
 
 def issuer(stack, browser, tokens, address):
     """All is there but what only admins may do."""
-    with Looker(browser, stack, headers=tokens.headers("issuer")) as looker:
-        prepare(looker, stack, tokens, "issuer")
-        looker.open(address)
-        offered = " ".join(looker.page.locator("main button, main a").all_inner_texts())
+    with ConsolePage(browser, stack, headers=tokens.headers("issuer")) as console:
+        prepare(console, stack, tokens, "issuer")
+        console.open(address)
+        offered = " ".join(console.page.locator("main button, main a").all_inner_texts())
         assert all(word in offered for word in ["Edit", "Rotate", "Suspend", "Revoke"]) and "Delete" not in offered, offered
 
 
 def stranger(stack, browser, tokens):
     """A caller who isn't known gets advice; a token is accepted, and kept nowhere."""
-    with Looker(browser, stack) as looker:
-        page = looker.page
+    with ConsolePage(browser, stack) as console:
+        page = console.page
         page.goto(f"{stack.admin}/console/#/keys/issued")
         if page.get_by_role("heading", name="Who are you?").count() == 0:
             page.locator("#app h1").wait_for()

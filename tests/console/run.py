@@ -44,6 +44,7 @@ def tests(talos, stack, browser, seeded, folder):
     import looks
     import many
     import newer
+    import problems
     import roles
 
     yield "made_files", lambda: checks(stack)
@@ -51,7 +52,7 @@ def tests(talos, stack, browser, seeded, folder):
         yield look.__name__, lambda look=look: look(stack, browser, seeded, folder)
     for flow in flows.FLOWS:
         yield flow.__name__, lambda flow=flow: flow(stack, browser)
-    for test in [*hostile.HOSTILE, *newer.NEWER]:
+    for test in [*hostile.HOSTILE, *newer.NEWER, *problems.PROBLEMS]:
         yield test.__name__, lambda test=test: test(stack, browser, seeded)
     yield "roles", lambda: roles.roles(talos, browser)
     yield "governed", lambda: governed.governed(talos, browser)

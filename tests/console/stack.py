@@ -34,7 +34,7 @@ def free_ports(count):
 
 
 def wait_until(what, condition, seconds=30):
-    """Polls a condition until it holds, or fails."""
+    """Polls a condition until it is true, or fails."""
     deadline = time.monotonic() + seconds
     while True:
         with contextlib.suppress(OSError, http.client.HTTPException):

@@ -60,7 +60,7 @@ export const cli = {
     const words = (source) => talos("keys", "imported", "import", quote(body.name || "NAME"), source, ["--actor", body.actor_id || "ACTOR"], ...fields(body));
     return body.hash ? words(["--hash", `${body.hash.algorithm}:${body.hash.value || "DIGEST"}`]) : `printf %s "$LEGACY_KEY" | ${words("--raw-key -")}`;
   },
-  list: ({ actor, status, filter }) => talos("keys", "list", ["--actor", actor], ["--status", status], ["--filter", filter]),
+  list: ({ kind, filter, order, query }) => talos("keys", kind, "list", ["--filter", filter], ["--order-by", order], ["--query", query]),
   get: (id) => talos("keys", kindOf(id), "get", id),
   rotate: (id, body) =>
     talos("keys", "issued", "rotate", id, ["--grace-period", body.grace_period], ["--until-unused", body.until_unused], ...fields(body)),

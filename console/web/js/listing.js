@@ -5,9 +5,9 @@ import { call, callAll } from "./api.js";
 import { EXPIRING_DAYS, IDLE_DAYS, endOf, isActive, isIdle, suspensionOf } from "./keystate.js";
 
 const DAY = 86_400_000;
-/** Most keys that are looked through here. */
-const MAX_HERE = 5000;
-/** Largest page of the server, and most of them that are looked through for one page here. */
+/** Maximum number of keys that are looked through here. */
+const MAX_SCANNED = 5000;
+/** Largest page of the server, and how many of them are looked through for one page here. */
 const MAX_PAGE = 1000;
 const MAX_SIFTED_PAGES = 20;
 export const PAGE_SIZE = 50;
@@ -93,7 +93,7 @@ function sorted(keys, sort) {
 // Set once a server refuses the newer parameters, so that it isn't asked again.
 let isPlain = false;
 
-/** Returns a page of keys: `keys`, `next`, `total`, and `here` if they were looked through here. */
+/** Returns a page of keys: `keys`, `next`, `total`, and `scanned`, the number of keys that were looked through here. */
 export async function listKeys(kind, asked, pageToken, signal) {
   // States of suspension are judged here, page by page, as the server keeps them apart.
   if (!isPlain || !isDemanding(asked)) {
@@ -106,7 +106,7 @@ export async function listKeys(kind, asked, pageToken, signal) {
       if (!isDemanding(asked)) return askServer(kind, asked, pageToken, signal);
     }
   }
-  return lookHere(kind, asked, pageToken, signal);
+  return filterLocally(kind, asked, pageToken, signal);
 }
 
 /** True if only newer servers can do what is asked for. */
@@ -146,23 +146,23 @@ function totalOf(page, asked) {
   return { number: Number(page.total_size), isEstimate: page.total_size_is_estimate === true };
 }
 
-let kept = { name: "", keys: [], hasMore: false };
+let cachedList = { name: "", keys: [], hasMore: false };
 
-async function lookHere(kind, asked, pageToken, signal) {
+async function filterLocally(kind, asked, pageToken, signal) {
   const name = JSON.stringify([kind, plainFilter(asked)]);
-  if (!pageToken || kept.name !== name) {
+  if (!pageToken || cachedList.name !== name) {
     const query = { filter: plainFilter(asked), order_by: "create_time desc" };
-    const { items, hasMore } = await callAll(OPERATIONS[kind], { query, member: MEMBERS[kind], most: MAX_HERE, signal });
-    kept = { name, keys: items, hasMore };
+    const { items, hasMore } = await callAll(OPERATIONS[kind], { query, member: MEMBERS[kind], most: MAX_SCANNED, signal });
+    cachedList = { name, keys: items, hasMore };
   }
-  const found = sorted(kept.keys.filter((key) => matches(key, asked)), asked.sort ?? "");
+  const found = sorted(cachedList.keys.filter((key) => matches(key, asked)), asked.sort ?? "");
   const start = Number(pageToken || 0);
-  const end = start + (asked.isExport ? MAX_HERE : PAGE_SIZE);
+  const end = start + (asked.isExport ? MAX_SCANNED : PAGE_SIZE);
   return {
     keys: found.slice(start, end),
     next: end < found.length ? String(end) : "",
-    total: { number: found.length, isEstimate: kept.hasMore },
-    here: kept.hasMore ? kept.keys.length : 0,
+    total: { number: found.length, isEstimate: cachedList.hasMore },
+    scanned: cachedList.hasMore ? cachedList.keys.length : 0,
   };
 }
 

@@ -30,6 +30,7 @@ export async function loadSession() {
 /** True if the caller may do it, or if the role isn't known: then the server says so. */
 export function may(name) {
   const needed = operations[name]?.role;
-  if (session.may.size > 0 && session.may.has(name)) return true;
+  // A server that lists its operations has no others: this page may be newer than it.
+  if (session.may.size > 0) return session.may.has(name);
   return !session.known || !needed || (ORDER[session.role] ?? 0) >= ORDER[needed];
 }

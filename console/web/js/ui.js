@@ -116,13 +116,13 @@ export function Commands({ forms, open = false, title = "Do the same on the comm
   const body = html`<div class="commands">
     <div><span><span class="tabs">${names.map((name) => html`<button type="button" aria-pressed=${name === current} onClick=${() => setChosen(name)}>${name}</button>`)}</span></span>
       <${Copy} text=${forms[current]} what=${`${current} command`} /></div>
-    <pre tabindex="0" aria-label=${`${current} command`}>${shown2(forms[current])}</pre>
+    <pre tabindex="0" aria-label=${`${current} command`}>${shownLines(forms[current])}</pre>
   </div>`;
   return open ? body : html`<details class="fold"><summary>${title}</summary>${body}</details>`;
 }
 
 // Commands of several lines keep their ends of lines.
-function shown2(text) {
+function shownLines(text) {
   return text.split("\n").map(shown).join("\n");
 }
 

@@ -90,4 +90,4 @@ export function Import() {
   </div>`;
 }
 
-const SERVER_NAMES = { name: ["name"], actor: ["actor_id"], text: ["raw_key", "hash"], scopes: ["scopes"], metadata: ["metadata"] };
+const SERVER_NAMES = { name: ["name"], actor: ["actor_id"], text: ["raw_key", "hash"], metadata: ["metadata"] };

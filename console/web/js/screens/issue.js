@@ -50,7 +50,7 @@ function problemsOf(form) {
   if (!form.name.trim()) problems.name = "A name is needed.";
   if (!form.actor.trim()) problems.actor = "An actor is needed.";
   if (form.ttl === "date" && !(new Date(`${form.end}T23:59:59Z`).getTime() > Date.now())) problems.end = "Choose a day from today on.";
-  if (form.scopes.some(scopeProblem)) problems.scopes = "One of the scopes can't be.";
+  if (!form.role && form.scopes.some(scopeProblem)) problems.scopes = "One of the scopes can't be.";
   if (form.cidrs.some(addressProblem)) problems.cidrs = "One of the addresses can't be.";
   if (form.quota && !/^[1-9]\d*$/.test(form.quota)) problems.quota = "Must be a whole number.";
   if (creditsProblem(form.credits, form.refill)) problems.credits = creditsProblem(form.credits, form.refill);
@@ -92,7 +92,7 @@ export function Issue({ query }) {
           <datalist id="actors">${(known.data?.actors ?? []).slice(0, 50).map((actor) => html`<option value=${actor} />`)}</datalist>
         </div></section>
         <section class="card"><header><h2>What it may do</h2></header><div class="card-body stack">
-          ${Object.keys(roles).length > 0 && html`<${Field} id="role" label="Named set of scopes" hint=${form.role ? `Gives it ${roles[form.role].map(shown).join(", ") || "no scopes"}` : "A set of the configuration, in place of single scopes"}>${(props) => html`<select class="input" ...${props} value=${form.role} onChange=${input("role")}>
+          ${Object.keys(roles).length > 0 && html`<${Field} id="role" label="Named set of scopes" hint=${form.role ? `Gives it ${roles[form.role].map(shown).join(", ") || "no scopes"}` : "A set of the configuration, in place of single scopes"} wrong=${wrong("role")}>${(props) => html`<select class="input" ...${props} value=${form.role} onChange=${input("role")}>
             <option value="" selected=${form.role === ""}>none: scopes below</option>${Object.keys(roles).map((name) => html`<option value=${name} selected=${name === form.role}>${shown(name)}</option>`)}</select>`}<//>`}
           ${!form.role && html`<${TokenField} id="scopes" label="Scopes" hint="Enter, comma or space ends one. Without scopes it only passes routes that need none." items=${form.scopes} onChange=${(scopes) => set({ scopes })}
             check=${scopeProblem} suggestions=${suggested} placeholder="orders:read" />`}
@@ -110,7 +110,7 @@ export function Issue({ query }) {
             { value: "KEY_VISIBILITY_SECRET", label: "Secret", note: "Servers only; the usual kind" },
             { value: "KEY_VISIBILITY_PUBLIC", label: "Publishable", note: "May stand in web pages and apps; only for routes that take such keys" },
           ]} />
-          <${Field} id="metadata" label="Metadata" hint=${'A JSON object of your own, such as {"team": "blue"}. Upstreams may receive it.'} wrong=${form.metadata && metadataProblem(form.metadata) ? `Metadata ${metadataProblem(form.metadata)}` : ""}>${(props) => html`<textarea class="input mono" ...${props} rows="3" spellcheck=${false} value=${form.metadata} onInput=${input("metadata")}></textarea>`}<//>
+          <${Field} id="metadata" label="Metadata" hint=${'A JSON object of your own, such as {"team": "blue"}. Upstreams may receive it.'} wrong=${problems.metadata || wrong("metadata")}>${(props) => html`<textarea class="input mono" ...${props} rows="3" spellcheck=${false} value=${form.metadata} onInput=${input("metadata")}></textarea>`}<//>
         </div></section>
         ${problem && html`<${Failure} problem=${problem} />`}
         <div class="actions"><button class="button primary" type="submit" disabled=${busy}>${busy ? "Issuing" : "Issue the key"}</button><a class="button quiet" href="#/keys/issued">Cancel</a></div>
@@ -120,7 +120,7 @@ export function Issue({ query }) {
   </div>`;
 }
 
-const SERVER_NAMES = { name: "name", actor: "actor_id", scopes: "scopes", end: "ttl", cidrs: "ip_restriction", quota: "rate_limit_policy", credits: "credits", role: "role", metadata: "metadata" };
+const SERVER_NAMES = { name: "name", actor: "actor_id", role: "role", end: "ttl", metadata: "metadata" };
 
 function endWords(body) {
   if (!body.ttl) return "The server's default counts: credentials.api_keys.default_ttl.";

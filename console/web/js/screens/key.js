@@ -35,13 +35,19 @@ const getOperation = (id) => (isImported({ key_id: id }) ? "adminGetImportedApiK
 
 export const getKey = (id, signal) => call(getOperation(id), { path: { id }, signal });
 
+/** Returns what stands for a key that can't be read because it was deleted. Other problems go on. */
+export const deletedKey = (id) => (problem) => {
+  if (problem.status !== 404) throw problem;
+  return { key_id: id, name: "deleted", isGone: true };
+};
+
 /** Keys before and after one in its chain of rotations; at most six each way. */
 async function lineageOf(key, signal) {
   const chain = [key];
   for (const [member, add] of [["replaces", "unshift"], ["replaced_by", "push"]]) {
     let at = key;
     for (let steps = 0; at[member] && steps < 6; steps++) {
-      at = await getKey(at[member], signal).catch(() => ({ key_id: at[member], name: "deleted", isGone: true }));
+      at = await getKey(at[member], signal).catch(deletedKey(at[member]));
       chain[add](at);
     }
   }
@@ -118,7 +124,7 @@ export function Usage({ filter, title = "Usage" }) {
     <div class="card-body stack"><${Loaded} of=${usage} what="usage">${(data) => (data.total === 0
       ? html`<${Empty} icon="pulse" title="No request in this time"><p>Requests are shown a few seconds after Envoy asked about them.</p><//>`
       : html`<${UsageChart} data=${data} label=${`${title}, ${RANGES[range].label}`} /><${Legend} data=${data} />`)}<//>
-      <${Commands} forms=${{ talos: cli.usage(["--filter", `'${filter}'`]), curl: curl("adminGetUsage", { query }) }} /></div></section>`;
+      <${Commands} forms=${{ talos: cli.usage(["--filter", filter]), curl: curl("adminGetUsage", { query }) }} /></div></section>`;
 }
 
 function Lineage({ of: key }) {
@@ -141,28 +147,29 @@ function Facts({ of: key, used }) {
   const fact = (name, value) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
   const limits = limitsOf(key);
   const cidrs = key.ip_restriction?.allowed_cidrs;
+  const address = used.last_used_address ?? key.last_used_address;
   return html`<section class="card" aria-label="Details"><header><h2>Details</h2></header><div class="card-body"><dl class="facts">
     ${fact("Actor", html`<a href=${link(["actors", key.actor_id])}>${shown(key.actor_id)}</a>`)}
     ${fact("Scopes", html`<${Tags} items=${key.scopes} most=${20} />`)}
     ${fact("Addresses", cidrs?.length ? html`<${Tags} items=${cidrs} most=${20} />` : "any")}
     ${fact("Limits", limits.length ? limits.map((limit) => html`<div>${shown(limit.quota)} per ${windowWords(limit.window)} <span class="muted small">${limit.name}${limit.scope === "ACTOR" ? ", over all keys of the actor" : ""}</span></div>`) : "none")}
     ${key.credits && fact("Credits", creditWords(key.credits))}
-    ${fact("Last used", html`<${Time} at=${used.last_used_time ?? key.last_used_time} />${key.last_used_address ? html` from <span class="mono">${key.last_used_address}</span>` : ""}`)}
+    ${fact("Last used", html`<${Time} at=${used.last_used_time ?? key.last_used_time} />${address ? html` from <span class="mono">${address}</span>` : ""}`)}
     ${used.count !== undefined && fact("Requests, all counted", count(Number(used.count)))}
     ${fact("Expires", html`<${Time} at=${key.expire_time} />${key.expire_time && html`<span class="muted small"> ${exactTime(key.expire_time)}</span>`}`)}
     ${fact(isImported(key) ? "Imported" : "Issued", html`<${Time} at=${key.create_time} />${key.created_by ? html` by ${shown(key.created_by)}` : ""}`)}
     ${key.visibility === "KEY_VISIBILITY_PUBLIC" && fact("Visibility", "publishable")}
-    ${key.metadata && fact("Metadata", html`<pre class="block">${shown2(key.metadata)}</pre>`)}
+    ${key.metadata && fact("Metadata", html`<pre class="block">${shownJson(key.metadata)}</pre>`)}
   </dl></div></section>`;
 }
 
-/** Credits that are left, and the time of the next refill. */
+/** Credits that are left, and how they are refilled. */
 function creditWords({ remaining, refill }) {
   const left = `${count(Number(remaining))} left`;
   return refill ? `${left}, filled up to ${count(Number(refill.amount))} every ${refill.every}` : left;
 }
 
-function shown2(metadata) {
+function shownJson(metadata) {
   return JSON.stringify(metadata, null, 2).split("\n").map(shown).join("\n");
 }
 

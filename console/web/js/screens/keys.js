@@ -1,7 +1,7 @@
 // The list of keys: search, filters, order, selection.
 
 import { curl, cli } from "../commands.js";
-import { html, useEffect, useLoad, useRef, useState } from "../html.js";
+import { html, useAction, useEffect, useLoad, useRef, useState } from "../html.js";
 import { Icon } from "../icons.js";
 import { endOf, EXPIRING_DAYS, isActive, isIdle, expiresWithin } from "../keystate.js";
 import { CONCERNS, PAGE_SIZE, SORTS, STATES, allKeys, csvOf, filterOf, listKeys } from "../listing.js";
@@ -22,10 +22,13 @@ function usePages(kind, asked) {
   useEffect(() => setMore([]), [first.data]);
   const pages = first.data ? [first.data, ...more] : [];
   const next = pages.at(-1)?.next;
-  const loadMore = async () => {
+  const current = useRef();
+  current.current = first.data;
+  const loadMore = useAction(async () => {
     const page = await listKeys(kind, asked, next);
-    setMore((before) => [...before, page]);
-  };
+    // Another list may be shown by now.
+    if (current.current === first.data) setMore((before) => [...before, page]);
+  });
   return { ...first, keys: pages.flatMap((page) => page.keys), next, loadMore };
 }
 
@@ -34,7 +37,6 @@ export function Keys({ kind, query }) {
   const list = usePages(kind, asked);
   const [selected, setSelected] = useState(new Map());
   const [revoking, setRevoking] = useState(false);
-  const [moreProblem, setMoreProblem] = useState(null);
   useEffect(() => setSelected(new Map()), [kind, query.toString()]);
   const change = (changes) => go(link(["keys", kind], { ...asked, ...changes }), { replace: true });
   const toggle = (key) => {
@@ -50,13 +52,13 @@ export function Keys({ kind, query }) {
         ${kind === "imported" && may("adminImportApiKey") && html`<a class="button" href="#/import"><${Icon} name="plus" />Import a key</a>`}
         ${may("adminIssueApiKey") && html`<a class="button primary" href="#/issue"><${Icon} name="plus" />Issue a key <kbd>n</kbd></a>`}</div></div>
     <${Filters} kind=${kind} asked=${asked} change=${change} />
-    ${list.data?.here > 0 && html`<${Notice} title=${`The newest ${count(list.data.here)} keys were looked through`}><p>This server can't search by itself. Choose an actor or a state to look through fewer.</p><//>`}
+    ${list.data?.scanned > 0 && html`<${Notice} title=${`The newest ${count(list.data.scanned)} keys were looked through`}><p>This server can't search by itself. Choose an actor or a state to look through fewer.</p><//>`}
     ${list.error && html`<${Failure} problem=${list.error} retry=${list.reload} />`}
     ${!list.error && html`<section class="card" aria-label="Keys" aria-busy=${list.loading}>
       ${list.data === undefined ? html`<${Loading} what="keys" />` : list.keys.length === 0 ? html`<${Nothing} isFiltered=${isFiltered} kind=${kind} />` : html`<${Table}
         keys=${list.keys} asked=${asked} change=${change} selected=${selected} toggle=${toggle} setSelected=${setSelected} />`}
-      ${list.next && html`<footer class="row"><button class="button small" onClick=${() => list.loadMore().catch(setMoreProblem)}>Show more</button><span>${count(list.keys.length)} shown${total ? ` of ${total.isEstimate ? "about " : ""}${count(total.number)}` : ""}</span></footer>`}
-      ${moreProblem && html`<footer><${Failure} problem=${moreProblem} /></footer>`}
+      ${list.next && html`<footer class="row"><button class="button small" disabled=${list.loadMore.busy} onClick=${() => list.loadMore.run()}>Show more</button><span>${count(list.keys.length)} shown${total ? ` of ${total.isEstimate ? "about " : ""}${count(total.number)}` : ""}</span></footer>`}
+      ${list.loadMore.problem && html`<footer><${Failure} problem=${list.loadMore.problem} /></footer>`}
     </section>`}
     ${selected.size > 0 && html`<div class="bulk" role="region" aria-label="Selected keys"><span>${plural(selected.size, "key")} selected</span>
       <button class="button quiet" onClick=${() => setSelected(new Map())}>Clear</button>
@@ -76,9 +78,10 @@ export function Keys({ kind, query }) {
 function commandsOf(kind, asked) {
   const operation = kind === "issued" ? "adminListIssuedApiKeys" : "adminListImportedApiKeys";
   const filter = filterOf(asked);
+  const order = SORTS[asked.sort]?.order;
   return {
-    talos: cli.list({ filter }),
-    curl: curl(operation, { query: { page_size: PAGE_SIZE, filter, order_by: SORTS[asked.sort]?.order, query: asked.q } }),
+    talos: cli.list({ kind, filter, order, query: asked.q }),
+    curl: curl(operation, { query: { page_size: PAGE_SIZE, filter, order_by: order, query: asked.q } }),
   };
 }
 
@@ -102,12 +105,16 @@ function Export({ kind, asked }) {
 function Filters({ kind, asked, change }) {
   const [text, setText] = useState(asked.q);
   const timer = useRef(0);
-  useEffect(() => setText(asked.q), [asked.q]);
+  // A search that begins a moment after the last letter is one in the list as it is by then.
+  const latest = useRef(change);
+  latest.current = change;
+  useEffect(() => () => clearTimeout(timer.current), []);
+  useEffect(() => setText((typed) => (typed.trim() === asked.q ? typed : asked.q)), [asked.q]);
   const search = (event) => {
     const value = event.target.value;
     setText(value);
     clearTimeout(timer.current);
-    timer.current = setTimeout(() => change({ q: value.trim() }), 200);
+    timer.current = setTimeout(() => latest.current({ q: value.trim() }), 200);
   };
   const chip = (name, value, label) => html`<button class="chip" aria-pressed=${asked[name] === value ? "true" : "false"}
     onClick=${() => change({ [name]: asked[name] === value ? "" : value })}>${label}${asked[name] === value && html`<${Icon} name="x" />`}</button>`;
@@ -131,15 +138,15 @@ function Filters({ kind, asked, change }) {
 function Nothing({ isFiltered, kind }) {
   if (isFiltered) return html`<${Empty} title="No key matches"><p>Take a filter away, or search for less.</p><a class="button" href=${link(["keys", kind])}>Show all</a><//>`;
   return html`<${Empty} icon="key" title=${kind === "issued" ? "No key yet" : "No imported key"}>
-    <p>${kind === "issued" ? "Issue the first one; it works at Envoy within seconds." : "Keys of other systems are imported with talos keys imported create."}</p>
+    <p>${kind === "issued" ? "Issue the first one; it works at Envoy within seconds." : "Import keys of other systems here, or with talos keys imported import."}</p>
     ${kind === "issued" && may("adminIssueApiKey") && html`<a class="button primary" href="#/issue">Issue a key</a>`}<//>`;
 }
 
 function Table({ keys, asked, change, selected, toggle, setSelected }) {
   const all = keys.length > 0 && keys.every((key) => selected.has(key.key_id));
   const selectable = may("adminRevokeApiKey");
-  const head = (label, sort, back, name = "") => html`<th scope="col" class=${name} aria-sort=${asked.sort === sort ? "ascending" : asked.sort === back ? "descending" : undefined}>
-    <button class="sort" onClick=${() => change({ sort: asked.sort === sort ? back : sort })}>${label}${asked.sort === sort ? html`<${Icon} name="up" />` : asked.sort === back ? html`<${Icon} name="down" />` : ""}</button></th>`;
+  const head = (label, sort, reverse, className = "") => html`<th scope="col" class=${className} aria-sort=${asked.sort === sort ? "ascending" : asked.sort === reverse ? "descending" : undefined}>
+    <button class="sort" onClick=${() => change({ sort: asked.sort === sort ? reverse : sort })}>${label}${asked.sort === sort ? html`<${Icon} name="up" />` : asked.sort === reverse ? html`<${Icon} name="down" />` : ""}</button></th>`;
   return html`<div class="table-wrap"><table class="rows ${selectable ? "can-select" : ""}">
     <thead><tr>
       ${selectable && html`<th scope="col" class="select-cell"><input type="checkbox" aria-label="Select all shown" checked=${all}

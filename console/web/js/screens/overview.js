@@ -10,13 +10,14 @@ import { keyLink, link } from "../router.js";
 import { may, session } from "../session.js";
 import { count, percent, shortCount, span } from "../time.js";
 import { Commands, Empty, Failure, Loaded, Notice, Time, shown } from "../ui.js";
-import { RANGES, usageOf } from "./key.js";
+import { RANGES, deletedKey, getKey, usageOf } from "./key.js";
 
+/** Modes of an instance: what each means for revocations. */
 export const MODES = {
   fresh: { tone: "good", words: "Every change is known within the bound" },
-  grace: { tone: "warn", words: "The database can't be reached: known keys keep working for a while" },
-  relay: { tone: "warn", words: "Changes come from another instance, as the database can't be reached" },
-  stale: { tone: "bad", words: "What is known is too old: keys are looked up, or refused" },
+  relayed: { tone: "warn", words: "Changes come from another instance, as the database can't be reached" },
+  static: { tone: "warn", words: "The database can't be reached: known keys keep working for a while" },
+  closed: { tone: "bad", words: "What is known is too old: every request is refused with 503" },
 };
 
 export function Overview() {
@@ -77,7 +78,7 @@ function Busiest() {
     const query = { group_by: "key,actor", page_size: 6, start_time: new Date(Date.now() - 86_400_000).toISOString() };
     const { rows } = await call("adminGetUsage", { query, signal });
     const known = rows.filter((row) => row.key_id && row.key_id !== "other");
-    const names = await Promise.all(known.map((row) => call(row.key_id.length === 64 ? "adminGetImportedApiKey" : "adminGetIssuedApiKey", { path: { id: row.key_id }, signal }).catch(() => ({ name: "deleted" }))));
+    const names = await Promise.all(known.map((row) => getKey(row.key_id, signal).catch(deletedKey(row.key_id))));
     return known.map((row, index) => ({ ...row, name: names[index].name }));
   }, []);
   return html`<section class="card" aria-label="Busiest keys"><header><h2>Busiest keys, 24 hours</h2></header><div class="card-body">
