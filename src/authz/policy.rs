@@ -12,7 +12,7 @@ use super::request::{Headers, Malformed};
 use crate::config::{Preflight, RouteMode};
 use crate::key::{Scopes, Visibility};
 use crate::settings::Settings;
-use crate::settings::policy::Policy;
+use crate::settings::policy::{Policy, is_misspelled_key};
 
 /// Invalid setting of a route in Envoy's configuration. Requests of the route are denied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,11 +64,24 @@ fn apply_envoy_route(policy: &mut Cow<'_, Policy>, attributes: &Attributes<'_>) 
         }
     }
     for (key, value) in &attributes.context_extensions {
-        if let Some(name) = key.strip_prefix(KEY_PREFIX) {
+        if let Some(name) = own_name("context extension", key)? {
             set(policy, "context extension", key, name, value)?;
         }
     }
     Ok(())
+}
+
+/// Returns the name behind the prefix of a key that is for Talos.
+fn own_name<'k>(place: &'static str, key: &'k [u8]) -> Result<Option<&'k [u8]>, PolicyError> {
+    match key.strip_prefix(KEY_PREFIX) {
+        Some(name) => Ok(Some(name)),
+        None if is_misspelled_key(key) => Err(PolicyError {
+            place,
+            key: truncated(key),
+            problem: "must begin with `talos.`, as it is written here".to_owned(),
+        }),
+        None => Ok(None),
+    }
 }
 
 fn decode_struct(place: &'static str, value: &[u8]) -> Result<Struct, PolicyError> {
@@ -103,7 +116,7 @@ fn set_annotations(policy: &mut Cow<'_, Policy>, metadata: &Struct) -> Result<()
             resource.fields.get("annotations").and_then(|annotations| annotations.kind.as_ref());
         let Some(Kind::StructValue(annotations)) = annotations else { continue };
         for (key, value) in &annotations.fields {
-            if let Some(name) = key.as_bytes().strip_prefix(KEY_PREFIX) {
+            if let Some(name) = own_name("annotation", key.as_bytes())? {
                 set(policy, "annotation", key.as_bytes(), name, &text("annotation", key, value)?)?;
             }
         }
@@ -210,6 +223,10 @@ mod tests {
             ("talos.cost", "1.5"),
             ("talos.cost", "10001"),
             ("talos.scope", "a"),
+            ("Talos.scopes", "a"),
+            (" talos.scopes", "a"),
+            ("talos_scopes", "a"),
+            ("TALOS/scopes", "a"),
             ("talos.", ""),
         ] {
             assert!(read(&extensions(&[bad])).unwrap_err().to_string().contains(bad.0), "{bad:?}");

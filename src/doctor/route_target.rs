@@ -22,6 +22,21 @@ impl RouteTarget<'_> {
     }
 }
 
+impl<'a> RouteTarget<'a> {
+    /// Returns the header of the request that names the cluster, if the route leaves that to it.
+    pub(super) fn cluster_header(&self) -> Option<&'a str> {
+        let level = self.levels.first()?;
+        level.get("cluster_header").text().or_else(|| level.get_path("route.cluster_header").text())
+    }
+
+    /// Returns the setting by which the route ends CONNECT in Envoy and leads the tunnel's bytes,
+    /// which are no longer requests, to the cluster.
+    pub(super) fn connect_config(&self) -> Option<Node<'a>> {
+        let upgrades = self.levels.iter().flat_map(|level| level.get("route").items("upgrade_configs"));
+        upgrades.map(|upgrade| upgrade.get("connect_config")).find(|config| !config.is_absent())
+    }
+}
+
 /// Returns the targets of all routes of a connection manager, inline or from RDS; `max` at most.
 pub(super) fn targets<'a>(dump: &Dump<'a>, manager: &Node<'a>, max: usize) -> Vec<RouteTarget<'a>> {
     let mut found = vec![];
@@ -79,6 +94,11 @@ pub(super) fn tables<'a>(dump: &Dump<'a>, manager: &Node<'a>) -> (Vec<Node<'a>>,
 fn push_targets<'a>(table: &Node<'a>, host: &Node<'a>, route: Node<'a>, found: &mut Vec<RouteTarget<'a>>) {
     let action = route.get("route");
     let is_answered_locally = action.is_absent();
+    let mirrors = [&action, host, table].map(|level| level.items("request_mirror_policies"));
+    for mirror in mirrors.iter().flatten() {
+        let levels = vec![route.clone(), host.clone(), table.clone()];
+        found.push(RouteTarget { levels, cluster: mirror.get("cluster").text(), is_answered_locally: false });
+    }
     let weighted = action.get("weighted_clusters").items("clusters");
     if weighted.is_empty() {
         let cluster = action.get("cluster").text();

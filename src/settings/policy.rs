@@ -37,6 +37,14 @@ pub struct Unmet {
     pub missing: Vec<String>,
 }
 
+/// Returns true for a key of Envoy's configuration that isn't one of Talos, but was meant as one:
+/// `Talos.scopes`, ` talos.scopes`, `talos_scopes`. Ignoring it would drop what the route demands.
+pub fn is_misspelled_key(key: &[u8]) -> bool {
+    let key = key.trim_ascii_start();
+    let Some((name, rest)) = key.split_at_checked("talos".len()) else { return false };
+    name.eq_ignore_ascii_case(b"talos") && rest.first().is_some_and(|next| !next.is_ascii_alphanumeric())
+}
+
 impl Policy {
     /// Returns the demand that a key doesn't meet; `None` if it may pass.
     pub fn unmet(&self, scopes: &Scopes, visibility: Visibility) -> Option<Unmet> {

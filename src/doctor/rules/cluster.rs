@@ -413,7 +413,8 @@ fn innermost<'a>(socket: Node<'a>) -> (Option<&'a str>, Node<'a>) {
 fn check_transport(dump: &Dump<'_>, cluster: &Node<'_>, of: &GrpcService<'_>, findings: &mut Findings) {
     let socket = cluster.get("transport_socket");
     let matches = cluster.items("transport_socket_matches");
-    let sockets = matches.iter().map(|one| one.get("transport_socket")).chain([socket.clone()]);
+    let counted = if tls::overrides_socket(cluster) { 1 } else { matches.len() + 1 };
+    let sockets = matches.iter().map(|one| one.get("transport_socket")).chain([socket.clone()]).take(counted);
     // API v2 has the TLS context in the cluster.
     let old = cluster.get("tls_context");
     let mut is_encrypted = !old.is_absent();

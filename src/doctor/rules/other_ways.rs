@@ -2,6 +2,7 @@
 //! for the same servers; and ways to Envoy's admin interface.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use crate::doctor::connection_manager::ConnectionManager;
 use crate::doctor::dump::Dump;
@@ -31,15 +32,24 @@ impl<'m> TrustingClusters<'m> {
         }
     }
 
+    /// Returns one of the clusters, the first by name.
+    pub(super) fn example(&self) -> &'m str {
+        self.routes.keys().copied().min().unwrap_or_default()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.routes.is_empty()
     }
 
     /// Returns why a cluster trusts identity headers. `None` if it doesn't, as far as is known.
     pub(super) fn reason(&self, dump: &Dump<'_>, cluster: &str) -> Option<String> {
-        if let Some(route) = self.routes.get(cluster) {
+        let members = members(dump, cluster);
+        if let Some((member, route)) =
+            members.iter().find_map(|member| Some((member, self.routes.get(member)?)))
+        {
+            let member = if *member == cluster { "" } else { &format!(" by {member}") };
             return Some(format!(
-                "{cluster}, which trusts x-talos-* headers because the checked route {route} leads there, too"
+                "{cluster}{member}, which trusts x-talos-* headers because the checked route {route} leads there, too"
             ));
         }
         servers(dump, cluster).into_iter().find_map(|server| {
@@ -53,8 +63,29 @@ impl<'m> TrustingClusters<'m> {
     }
 }
 
+/// Returns a cluster and, if it is an aggregate, those that it consists of.
+fn members<'a>(dump: &Dump<'a>, cluster: &'a str) -> Vec<&'a str> {
+    let mut found = vec![cluster];
+    let mut next = 0;
+    while let Some(name) = found.get(next).copied() {
+        next += 1;
+        let Some(node) = dump.cluster(name) else { continue };
+        let (_, config) = node.get_path("cluster_type.typed_config").unwrap_typed();
+        for member in config.items("clusters").iter().filter_map(Node::text) {
+            if !found.contains(&member) {
+                found.push(member);
+            }
+        }
+    }
+    found
+}
+
 /// Returns the addresses of a cluster's servers, as far as the dump has them.
 fn servers(dump: &Dump<'_>, cluster: &str) -> Vec<String> {
+    members(dump, cluster).into_iter().flat_map(|member| own_servers(dump, member)).collect()
+}
+
+fn own_servers(dump: &Dump<'_>, cluster: &str) -> Vec<String> {
     let Some(node) = dump.cluster(cluster) else { return vec![] };
     let service = node.get_path("eds_cluster_config.service_name").text().unwrap_or(cluster);
     let lists = [Some(node.get("load_assignment")), dump.endpoints(service).cloned()];
@@ -68,9 +99,15 @@ fn servers(dump: &Dump<'_>, cluster: &str) -> Vec<String> {
 fn server(address: &Node<'_>) -> Option<String> {
     let socket = address.get("socket_address");
     match (socket.get("address").text(), socket.get("port_value").number()) {
-        (Some(host), Some(port)) => Some(format!("{host}:{port}")),
+        (Some(host), Some(port)) => Some(format!("{}:{port}", canonical(host))),
         _ => address.get_path("pipe.path").text().map(str::to_owned),
     }
+}
+
+/// Returns the usual form of a host, so that two forms of one address are equal.
+fn canonical(host: &str) -> String {
+    let host = if host.eq_ignore_ascii_case("localhost") { "127.0.0.1" } else { host };
+    host.parse::<IpAddr>().map_or_else(|_| host.to_ascii_lowercase(), |ip| ip.to_canonical().to_string())
 }
 
 /// Examines the TCP proxies of all listeners.
@@ -137,20 +174,42 @@ pub(super) fn check_admin_routes(
             continue;
         };
         let is_admin = *leads_there.entry(cluster).or_insert_with(|| servers(dump, cluster).contains(&admin));
-        let prefix = route.get_path("match.prefix");
-        if is_admin && prefix.text() == Some("/") {
+        if is_admin && let Some((setting, cure)) = leads_to_all_paths(route) {
             findings.add(
                 "admin-exposed",
                 Severity::Error,
-                &prefix,
+                &setting,
                 format!(
                     "the route leads to Envoy's admin interface ({admin}): whoever gets there can stop Envoy, turn filters \
                      off by runtime keys and read its configuration"
                 ),
-                "# remove prefix\npath: /stats/prometheus # only what may be seen",
+                cure,
             );
         }
     }
+}
+
+/// Returns the setting by which a route leads to all paths of its cluster, if any, and the cure.
+fn leads_to_all_paths<'a>(route: &Node<'a>) -> Option<(Node<'a>, String)> {
+    let (condition, action) = (route.get("match"), route.get("route"));
+    let prefix = condition.get("prefix");
+    if prefix.text() == Some("/") {
+        return Some((prefix, "# remove prefix\npath: /stats/prometheus # only what may be seen".to_owned()));
+    }
+    // An exact path leads to one path.
+    if !condition.get("path").is_absent() {
+        return None;
+    }
+    let only = "prefix_rewrite: /stats/prometheus # only what may be seen";
+    let by_prefix = action.get("prefix_rewrite");
+    if by_prefix.text() == Some("/") {
+        return Some((by_prefix, only.to_owned()));
+    }
+    ["regex_rewrite", "path_rewrite", "path_rewrite_policy"]
+        .into_iter()
+        .map(|name| (name, action.get(name)))
+        .find(|(_, rewrite)| !rewrite.is_absent())
+        .map(|(name, rewrite)| (rewrite, format!("# remove {name}\n{only}")))
 }
 
 /// Returns the connection manager that removes identity headers, in place of a TCP proxy.

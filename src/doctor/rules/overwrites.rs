@@ -16,6 +16,7 @@ use crate::doctor::node::Node;
 pub(crate) fn examine(dump: &Dump<'_>, manager: &ConnectionManager<'_>, findings: &mut Findings) {
     let Some(check) = manager.checks.iter().map(|check| check.index).min() else { return };
     check_routes(manager, check, findings);
+    manager.filters.iter().skip(check + 1).for_each(|filter| check_injected(filter, findings));
     let routers = manager.filters.iter().filter(|filter| filter.kind == Some("Router"));
     let mut late: Vec<Node<'_>> =
         routers.flat_map(|router| router.config.items("upstream_http_filters")).collect();
@@ -45,6 +46,25 @@ fn check_routes(manager: &ConnectionManager<'_>, check: usize, findings: &mut Fi
                 typed => typed,
             };
             check_late(kind, &config, findings);
+        }
+    }
+}
+
+/// Checks that a filter after the check doesn't inject a credential as an identity header.
+fn check_injected(filter: &HttpFilter<'_>, findings: &mut Findings) {
+    if filter.kind != Some("CredentialInjector") {
+        return;
+    }
+    for object in filter.config.descendants() {
+        let header = object.get("header");
+        if header.text().is_some_and(headers::is_talos_header) {
+            findings.add(
+                "identity-overwritten",
+                Severity::Error,
+                &header,
+                "the filter writes this header after the check: upstream trusts its value in place of that of Talos",
+                "header: authorization # or any header that doesn't begin with x-talos-",
+            );
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::doctor::connection_manager::ConnectionManager;
 use crate::doctor::findings::{Findings, Severity};
 use crate::doctor::node::{Node, to_yaml};
 use crate::doctor::route_target::RouteTarget;
-use crate::settings::policy::Policy;
+use crate::settings::policy::{Policy, is_misspelled_key};
 
 /// Prefix of the keys that are for Talos.
 const PREFIX: &str = "talos.";
@@ -89,6 +89,7 @@ fn check_entries(map: &Node<'_>, keys: Keys, findings: &mut Findings) {
         let name = match (key.strip_prefix(PREFIX), keys) {
             (Some(name), _) => name,
             (None, Keys::All) => key,
+            (None, Keys::Prefixed) if is_misspelled_key(key.as_bytes()) => key,
             (None, Keys::Prefixed) => continue,
         };
         let known = EXAMPLES.iter().find(|(known, ..)| *known == name);

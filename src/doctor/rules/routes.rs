@@ -92,6 +92,8 @@ pub(crate) fn examine(dump: &Dump<'_>, managers: &[ConnectionManager<'_>], findi
     for manager in managers {
         for target in &manager.targets {
             let is_checked = manager.checks.iter().any(|check| is_enabled(target, check));
+            // What comes out of a tunnel isn't checked: its cluster need not trust the headers.
+            let is_checked = is_checked && target.connect_config().is_none();
             if let (true, Some(cluster), Some(route)) = (is_checked, target.cluster, target.levels.first()) {
                 trusting.insert(dump, cluster, &route.path);
             }
@@ -101,7 +103,10 @@ pub(crate) fn examine(dump: &Dump<'_>, managers: &[ConnectionManager<'_>], findi
         match manager.checks.is_empty() {
             true => check_unprotected(dump, manager, &trusting, findings),
             false => {
-                manager.targets.iter().for_each(|target| check_protected(manager, target, findings));
+                for target in &manager.targets {
+                    check_protected(manager, target, findings);
+                    check_tunnel(dump, target, &trusting, findings);
+                }
                 check_all_names(manager, findings);
             }
         }
@@ -139,6 +144,19 @@ fn check_unprotected(
     let mut leads_upstream = false;
     for target in manager.targets.iter().filter(is_open) {
         leads_upstream = true;
+        if let (Some(header), Some(route)) = (target.cluster_header(), target.levels.first()) {
+            findings.add(
+                "unprotected-route",
+                Severity::Error,
+                route,
+                format!(
+                    "the client names the cluster in the header {header}, and the route leads unchecked there, to {} as \
+                     well: a client can send any identity",
+                    trusting.example()
+                ),
+                fix.clone(),
+            );
+        }
         let (Some(cluster), Some(route)) = (target.cluster, target.levels.first()) else { continue };
         let reason = reasons.entry(cluster).or_insert_with(|| trusting.reason(dump, cluster));
         if let Some(reason) = reason {
@@ -162,6 +180,29 @@ fn check_unprotected(
                 removal.replace('\n', "\n  "),
                 cure::recommended()
             ),
+        );
+    }
+}
+
+/// Checks that a tunnel, whose requests nobody checks, leads to no server that trusts identity
+/// headers.
+fn check_tunnel(
+    dump: &Dump<'_>,
+    target: &RouteTarget<'_>,
+    trusting: &TrustingClusters<'_>,
+    findings: &mut Findings,
+) {
+    let (Some(config), Some(cluster)) = (target.connect_config(), target.cluster) else { return };
+    if let Some(reason) = trusting.reason(dump, cluster) {
+        findings.add(
+            "unprotected-route",
+            Severity::Error,
+            &config,
+            format!(
+                "Envoy ends CONNECT here, and the requests in the tunnel go unchecked to {reason}: a client can send any \
+                 identity in them"
+            ),
+            "# remove connect_config\n# or let the route lead to a proxy that trusts no x-talos-* headers",
         );
     }
 }

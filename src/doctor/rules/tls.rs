@@ -150,11 +150,19 @@ fn server_name(cluster: &Node<'_>) -> String {
     addresses.find_map(|address| address.text().filter(is_name)).unwrap_or(EXAMPLE_NAME).to_owned()
 }
 
+/// Returns true if the first of `transport_socket_matches` has no conditions, so that every server
+/// gets its socket.
+pub(crate) fn overrides_socket(cluster: &Node<'_>) -> bool {
+    let matches = cluster.items("transport_socket_matches");
+    matches.first().is_some_and(|first| first.get("match").entries().next().is_none())
+}
+
 /// Returns the transport socket that encrypts, and verifies who answers.
 pub(crate) fn socket_cure(cluster: &Node<'_>) -> String {
     let name = quoted(&server_name(cluster));
+    let matches = if overrides_socket(cluster) { "# remove transport_socket_matches\n" } else { "" };
     format!(
-        "transport_socket:\n  name: envoy.transport_sockets.tls\n  typed_config:\n    \
+        "{matches}transport_socket:\n  name: envoy.transport_sockets.tls\n  typed_config:\n    \
          \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext\n    \
          sni: {name}\n    common_tls_context:\n      validation_context:\n        \
          trusted_ca: {{ filename: {EXAMPLE_CA} }}\n        match_typed_subject_alt_names: # a name in Talos' certificate\n          \

@@ -1,7 +1,7 @@
 //! Faults of what stands beside the check: other ways to its upstreams, what writes identity after
 //! it, and what shows keys.
 
-use super::Change::{After, Before, Replace};
+use super::Change::{After, Before, Replace, Tls};
 use super::{EXT_AUTHZ, Fault, LAST_ROUTE, OTHER_LISTENER, ROUTER, TRAILERS};
 
 const TCP_LISTENER: &str = "\
@@ -51,7 +51,100 @@ http_filters:
 /// Filters of the router that run after the choice of the upstream.
 const ROUTER_FILTERS: &str = "upstream_http_filters: [{ name: late, typed_config: { \"@type\": type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation, mutations: { request_mutations: [{ append: { header: { key: x-talos-actor-id, value: admin } } }] } } }, { name: codec, typed_config: { \"@type\": type.googleapis.com/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec } }]";
 
+/// An aggregate of `upstream`.
+const AGGREGATE: &str = "\
+- name: both
+  connect_timeout: 1s
+  lb_policy: CLUSTER_PROVIDED
+  cluster_type:
+    name: envoy.clusters.aggregate
+    typed_config:
+      \"@type\": type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig
+      clusters: [upstream]";
+
+/// A route whose requests become tunnels to `upstream`.
+const TUNNEL: &str = "\
+- match: { connect_matcher: {} }
+  route: { cluster: upstream, upgrade_configs: [{ upgrade_type: CONNECT, connect_config: {} }] }";
+
+/// A filter that injects a header after the check.
+const INJECTOR: &str = "\
+- name: injector
+  typed_config:
+    \"@type\": type.googleapis.com/envoy.extensions.filters.http.credential_injector.v3.CredentialInjector
+    overwrite: true
+    credential:
+      name: generic
+      typed_config:
+        \"@type\": type.googleapis.com/envoy.extensions.http.injected_credentials.generic.v3.Generic
+        credential: { name: identity }
+        header: X-Talos-Actor-Id";
+
+const IDENTITY_SECRET: &str =
+    "secrets: [{ name: identity, generic_secret: { secret: { inline_string: root } } }]";
+
+/// Plaintext for every server, whatever else the cluster has.
+const PLAINTEXT_FOR_ALL: &str = "\
+transport_socket_matches:
+  - name: plaintext
+    match: {}
+    transport_socket:
+      name: raw
+      typed_config:
+        \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
+
 pub(super) const FAULTS: &[Fault] = &[
+    (
+        "unprotected-route",
+        "error",
+        &[
+            Before("- name: edge", OTHER_LISTENER),
+            Before("- name: upstream", AGGREGATE),
+            Replace("route: { cluster: upstream }", "route: { cluster: both }"),
+        ],
+    ),
+    (
+        "unprotected-route",
+        "error",
+        &[
+            Before("- name: edge", OTHER_LISTENER),
+            Replace("route: { cluster: upstream }", "route: { cluster_header: x-destination }"),
+        ],
+    ),
+    (
+        "unprotected-route",
+        "error",
+        &[
+            Before("- name: edge", OTHER_LISTENER),
+            Before("- name: upstream", ADMIN),
+            Replace(
+                "route: { cluster: upstream }",
+                "route: { cluster: itself, request_mirror_policies: [{ cluster: upstream }] }",
+            ),
+        ],
+    ),
+    ("unprotected-route", "error", &[Before(LAST_ROUTE, TUNNEL)]),
+    (
+        "admin-exposed",
+        "error",
+        &[
+            Before(
+                LAST_ROUTE,
+                "- match: { prefix: /admin }\n  route: { cluster: itself, prefix_rewrite: / }",
+            ),
+            Before("- name: upstream", ADMIN),
+        ],
+    ),
+    ("identity-overwritten", "error", &[Before("listeners:", IDENTITY_SECRET), Before(ROUTER, INJECTOR)]),
+    (
+        "plaintext",
+        "warning",
+        &[
+            Replace("address: 127.0.0.1, port_value: 4423", "address: 192.0.2.1, port_value: 4423"),
+            Before("connect_timeout: 0.2s", PLAINTEXT_FOR_ALL),
+            Tls(""),
+        ],
+    ),
     ("unprotected-route", "error", &[Before("- name: edge", TCP_LISTENER)]),
     (
         "unprotected-route",

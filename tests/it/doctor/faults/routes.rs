@@ -39,6 +39,8 @@ pub(super) const FAULTS: &[Fault] = &[
         ],
     ),
     ("unknown-extension", "error", &[Replace("talos.scopes:", "talos.scope:")]),
+    ("unknown-extension", "error", &[Replace("talos.scopes:", "Talos.Scopes:")]),
+    ("unknown-extension", "error", &[Replace("talos.scopes:", "talos_scopes:")]),
     (
         "identity-overwritten",
         "error",
