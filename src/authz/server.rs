@@ -490,6 +490,6 @@ fn sends_token(settings: &Settings, policy: &Policy) -> bool {
     match policy.token {
         Some(RouteToken::None) => false,
         Some(RouteToken::Jwt) => true,
-        None => !settings.keys.is_empty(),
+        None => settings.signing_key().is_some(),
     }
 }

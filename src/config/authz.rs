@@ -18,7 +18,7 @@ pub struct Authz {
     /// Default 5m.
     #[serde(with = "serde_forms::Duration")]
     pub token_ttl: Duration,
-    /// Header, in lower case, that carries the minted JWT upstream. Default `authorization`.
+    /// Header that carries the minted JWT upstream, in any case. Default `authorization`.
     #[serde(deserialize_with = "header_name")]
     pub token_header: String,
     /// Places to look for a credential, in this order; 32 at most. Default: `authorization` with
@@ -36,7 +36,8 @@ pub struct Authz {
     /// If true, refusals tell expired, revoked and unknown credentials apart. Default false, so
     /// that a thief learns nothing.
     pub reveal_reason: bool,
-    /// YAML file with your own templates for refusals. Changes apply at once.
+    /// YAML file with your own templates for refusals. New contents apply at once, another path
+    /// after a restart.
     pub denied_template_file: Option<PathBuf>,
     /// Handling of a browser's CORS preflight (OPTIONS with Origin and
     /// Access-Control-Request-Method) that Envoy's own CORS filter doesn't answer. A preflight
@@ -123,7 +124,7 @@ pub enum Preflight {
     Allow,
 }
 
-/// Reads a header name in lower case.
+/// Reads a header name; returns it in lower case.
 fn header_name<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let name = String::deserialize(deserializer)?;
     if !text::is_token(&name) {

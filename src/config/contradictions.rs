@@ -20,8 +20,16 @@ const MIN_USUAL_POLL: Duration = Duration::from_millis(10);
 const MIN_USUAL_CACHE: u64 = 64 * 1024;
 
 /// Headers that requests need for something else, so no key can be taken out of them.
-const NOT_FOR_KEYS: [&str; 6] =
-    ["host", "connection", "content-length", "content-type", "transfer-encoding", "te"];
+const NOT_FOR_KEYS: [&str; 8] = [
+    "host",
+    "connection",
+    "content-length",
+    "content-type",
+    "transfer-encoding",
+    "te",
+    "cookie",
+    "x-forwarded-for",
+];
 
 /// Finds settings that contradict each other.
 pub(super) fn check(config: &Config) -> Problems {
@@ -36,11 +44,13 @@ pub(super) fn check(config: &Config) -> Problems {
         add("credentials.issuer", "must not begin or end with white space: verifiers compare it as it is");
     }
     for (index, source) in config.authz.sources.iter().enumerate() {
-        if let CredentialSource::Header { name, .. } = source
-            && NOT_FOR_KEYS.contains(&name.as_str())
-        {
-            let key = format!("authz.sources[{index}]");
+        let CredentialSource::Header { name, .. } = source else { continue };
+        let key = format!("authz.sources[{index}]");
+        if NOT_FOR_KEYS.contains(&name.as_str()) {
             add(&key, "must not be a header that requests need for something else; choose another");
+        }
+        if name.starts_with("x-talos-") {
+            add(&key, "must not begin with x-talos-: upstream gets identity headers by such names");
         }
     }
     problems

@@ -119,8 +119,9 @@ pub struct DerivedTokens {
     /// Lifetime of a token without a requested `ttl`. At least 1s. Default 1h.
     #[serde(with = "serde_forms::Duration")]
     pub default_ttl: Duration,
-    /// Longest lifetime of a derived token. At least 1s. Default 24h. Any other value, and a value
-    /// that is lowered by a reload, also ends older tokens, whatever their `exp`.
+    /// Longest lifetime of a derived token. At least 1s. Default 24h. A value other
+    /// than the default, or one that a reload has lowered, is also the maximum age of tokens issued
+    /// before: older ones are refused, whatever their `exp`.
     #[serde(with = "serde_forms::Duration")]
     pub max_ttl: Duration,
     /// `credentials.derived_tokens.jwt`.

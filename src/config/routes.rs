@@ -320,6 +320,10 @@ fn plain_path(path: String) -> Result<String, &'static str> {
         .iter()
         .enumerate()
         .any(|(index, segment)| (segment.is_empty() && index != last) || matches!(*segment, "." | ".."));
+    let is_encoded = |rest: &str| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+    if path.split('%').skip(1).any(is_encoded) {
+        return Err("a path is compared after decoding: write it decoded, as with a space in place of %20");
+    }
     if odd || path.contains(|c: char| ";\\?#".contains(c) || c.is_control()) {
         return Err("a path has no //, dot segments, query, fragment, ; or \\");
     }
@@ -356,8 +360,8 @@ fn host<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Stri
 
 fn methods<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let methods = Vec::<String>::deserialize(deserializer)?;
-    if methods.iter().any(|method| !text::is_token(method)) {
-        return Err(serde::de::Error::custom("must be methods such as GET"));
+    if methods.iter().any(|method| method == "*" || !text::is_token(method)) {
+        return Err(serde::de::Error::custom("must be methods such as GET; leave them out for all"));
     }
     Ok(methods.into_iter().map(|method| method.to_ascii_uppercase()).collect())
 }

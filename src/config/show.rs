@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::keys::KEYS;
 use super::load::Loaded;
 use super::model::Config;
+use super::serde_forms::MASK;
 
 /// A key with its value and origin.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,7 +22,9 @@ impl Config {
     /// All keys in the form of the file, with `***` in place of secrets.
     pub fn to_masked(&self) -> Value {
         // The configuration has only values that JSON can hold.
-        serde_json::to_value(self).unwrap_or_default()
+        let mut shown = serde_json::to_value(self).unwrap_or_default();
+        mask_urls(&mut shown);
+        shown
     }
 }
 
@@ -36,6 +39,25 @@ impl Loaded {
             origin: self.origins.of(&key.path),
         })
         .collect()
+    }
+}
+
+/// Masks the passwords of URLs, in any setting.
+fn mask_urls(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            let Some(start) = text.find("://").map(|at| at + 3) else { return };
+            let authority = text[start..].split(['/', '?', '#']).next().unwrap_or_default();
+            let Some((user, _)) = authority.rsplit_once('@').and_then(|(before, _)| before.split_once(':'))
+            else {
+                return;
+            };
+            let end = start + authority.rfind('@').unwrap_or_default();
+            text.replace_range(start + user.len() + 1..end, MASK);
+        }
+        Value::Array(items) => items.iter_mut().for_each(mask_urls),
+        Value::Object(members) => members.values_mut().for_each(mask_urls),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -60,6 +82,14 @@ mod tests {
             let section = if section.is_empty() { &shown } else { at(&shown, section) };
             assert!(section.get(name).is_some(), "{}", key.path);
         }
+    }
+
+    #[test]
+    fn passwords_of_urls_are_masked() {
+        let yaml = "tracing: {endpoint: 'https://a:b:c@d@collector:4317/x@y'}\nerrors: {docs_url: 'https://u@e.example/a:b@c'}";
+        let shown = config(yaml, &[]).to_masked();
+        assert_eq!(shown["tracing"]["endpoint"], "https://a:***@collector:4317/x@y");
+        assert_eq!(shown["errors"]["docs_url"], "https://u@e.example/a:b@c");
     }
 
     /// The printed form of a configuration without secrets is the same configuration.

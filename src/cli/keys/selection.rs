@@ -37,7 +37,7 @@ pub(super) struct Selection {
     /// Only keys whose name begins with this
     #[arg(long, value_name = "BEGINNING", conflicts_with = "filter")]
     name: Option<String>,
-    /// Only keys with this scope, as it is written; may be repeated
+    /// Only keys with exactly this scope (wildcards aren't expanded); may be repeated
     #[arg(long = "scope", value_name = "SCOPE", conflicts_with = "filter")]
     scopes: Vec<String>,
     /// Only keys whose metadata has this value, such as team=blue; may be repeated
