@@ -67,7 +67,7 @@ use sqlx::any::AnyConnectOptions;
 use tokio::sync::Notify;
 
 pub use actor_limits::{ActorLimit, InsertLimits};
-pub use actors::{ActorKeyCounts, ActorOutcome};
+pub use actors::{ActorDeletion, ActorKeyCounts, ActorOutcome};
 pub use adopt::Adopted;
 pub use audit::AuditHead;
 pub use changes::{ChangeOutcome, KeyChange, Successor};

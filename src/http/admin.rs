@@ -86,7 +86,10 @@ pub(super) async fn import_batch(
     let answer = BatchImportOut {
         success_count: results.len() - failed,
         failure_count: failed,
-        results: (0..).zip(&results).map(|(at, result)| BatchImportResult::new(at, result, now)).collect(),
+        results: (0..)
+            .zip(&results)
+            .map(|(at, result)| BatchImportResult::new(at, result, now, |key| warnings(&settings, key)))
+            .collect(),
     };
     let response = with_notice(ok(StatusCode::OK, &answer)?, &settings, results.iter().flatten());
     Ok(with_epoch(response, epoch))

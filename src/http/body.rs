@@ -103,7 +103,7 @@ pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let Object(value) =
         serde_path_to_error::deserialize(&mut json).map_err(|error| match error.inner().classify() {
             // Says what was expected next, not what a value must be.
-            Category::Syntax | Category::Eof | Category::Io => explain(&error.path().to_string(), ""),
+            Category::Syntax | Category::Eof | Category::Io => not_json(&error.path().to_string()),
             Category::Data => explain(&error.path().to_string(), &error.inner().to_string()),
         })?;
     json.end().map_err(|_| ApiError::field("body", "has something after the JSON value"))?;
@@ -172,13 +172,39 @@ fn explain(path: &str, message: &str) -> ApiError {
             return ApiError::field(at(&name), problem);
         }
     }
-    let field = match path {
-        "." | "?" => "body",
-        path => path,
+    // Our own types say what a value must be; they don't quote it.
+    let is_ours =
+        ["must ", "may ", "a duration ", "unknown unit "].iter().any(|words| message.starts_with(words));
+    let problem = match message.split_once("expected ") {
+        _ if is_ours => message.to_owned(),
+        Some((_, expected)) => format!("must be {}", json_type(expected)),
+        None => "isn't a valid value".to_owned(),
     };
-    match message.split_once("expected ") {
-        Some((_, expected)) => ApiError::field(field.to_owned(), format!("must be {expected}")),
-        None => ApiError::field(field.to_owned(), "must be valid JSON in UTF-8 and not too deep"),
+    ApiError::field(field_of(path), problem)
+}
+
+/// Returns the error for a body that isn't JSON from a field on.
+fn not_json(path: &str) -> ApiError {
+    ApiError::field(field_of(path), "must be valid JSON in UTF-8 and not too deep")
+}
+
+fn field_of(path: &str) -> String {
+    if matches!(path, "." | "?") { "body".to_owned() } else { path.to_owned() }
+}
+
+/// Returns the name that JSON has for what serde expected.
+fn json_type(expected: &str) -> &str {
+    match expected {
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u64" | "usize" => "a whole number from 0",
+        "i32" | "i64" => "a whole number",
+        "f32" | "f64" => "a number",
+        "sequence" | "a sequence" => "a list",
+        "map" | "a map" => "an object",
+        other if other.starts_with("struct ") => "an object",
+        other => other,
     }
 }
 
@@ -197,6 +223,15 @@ mod tests {
         #[allow(dead_code, reason = "read by the deserializer alone")]
         #[serde(default, deserialize_with = "object")]
         one: Option<Box<Sample>>,
+        #[allow(dead_code, reason = "read by the deserializer alone")]
+        secret: Option<crate::secret::SecretString>,
+        #[allow(dead_code, reason = "read by the deserializer alone")]
+        #[serde(default, deserialize_with = "crate::duration::deserialize_option")]
+        wait: Option<std::time::Duration>,
+        #[allow(dead_code, reason = "read by the deserializer alone")]
+        number: Option<u32>,
+        #[allow(dead_code, reason = "read by the deserializer alone")]
+        texts: Option<Vec<String>>,
     }
 
     #[test]
@@ -219,6 +254,13 @@ mod tests {
             (br#"{"inner":[{},["s3cret"]]}"#, "inner[1]: must be an object"),
             (br#"{"one":["s3cret",null,null]}"#, "one: must be an object"),
             (br#"{"one":{"one":{"nmae":1}}}"#, "one.one.nmae: is not"),
+            (br#"{"secret":{"s3cret":1}}"#, "secret: must be a"),
+            (br#"{"secret":5}"#, "secret: must be a text"),
+            (br#"{"wait":"5"}"#, "wait: a duration needs a unit"),
+            (br#"{"wait":["s3cret"]}"#, "wait: must be a"),
+            (br#"{"number":-1}"#, "number: must be a whole number from 0 to 4294967295"),
+            (br#"{"number":"s3cret"}"#, "number: must be a whole number from 0 to 4294967295"),
+            (br#"{"texts":"s3cret"}"#, "texts: must be a list"),
         ] {
             let error = parse::<Sample>(body).unwrap_err();
             assert_eq!(error.reason, Reason::BadRequest);

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::FieldError;
 
@@ -29,7 +29,7 @@ impl AddressList {
                 .map_err(|_| FieldError(format!("[{index}] must be a CIDR block such as 10.0.0.0/8").into()))
         };
         let blocks: Result<Vec<IpNet>, _> = texts.iter().enumerate().map(parse).collect();
-        let blocks = blocks?;
+        let blocks: Vec<IpNet> = blocks?.into_iter().map(canonical).collect();
         // The default takes no memory.
         Ok(if blocks.is_empty() { Self::default() } else { Self(blocks.into()) })
     }
@@ -79,6 +79,14 @@ impl AddressList {
     }
 }
 
+/// Returns the block of IPv4 for one of IPv4-mapped addresses: clients' addresses are compared in
+/// that form.
+fn canonical(block: IpNet) -> IpNet {
+    let IpNet::V6(six) = block else { return block };
+    let four = six.addr().to_ipv4_mapped().zip(six.prefix_len().checked_sub(96));
+    four.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(block, IpNet::V4)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +104,9 @@ mod tests {
         ] {
             assert_eq!(list.allow(Some(client.parse().unwrap())), allowed, "{client}");
         }
+        let mapped = AddressList::parse(&["::ffff:10.0.0.0/104", "::ffff:11.0.0.1/128"]).unwrap();
+        assert_eq!(mapped, AddressList::parse(&["10.0.0.0/8", "11.0.0.1/32"]).unwrap());
+        assert!(mapped.allow("::ffff:10.1.2.3".parse().ok()) && !mapped.allow("11.0.0.2".parse().ok()));
         assert!(!list.allow(None));
         assert!(AddressList::default().allow(None));
     }

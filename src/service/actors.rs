@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::error::ApiError;
 use crate::event::{Event, Occurrence};
 use crate::key::{Actor, ActorId, KeyName, Metadata, NetworkId, RatePolicies};
-use crate::store::{ActorKeyCounts, ActorOutcome};
+use crate::store::{ActorDeletion, ActorKeyCounts, ActorOutcome};
 
 /// Number up to which the keys of an actor are counted.
 pub const MAX_COUNTED_KEYS: u32 = 1_000;
@@ -140,22 +140,22 @@ impl Service {
         Ok(Acknowledged { value: self.counted(*actor).await?, epoch })
     }
 
-    /// Erases what is recorded of an actor itself. Returns the number of that change, if there was
-    /// anything.
+    /// Erases what is recorded of an actor itself, unless it has keys.
     pub(super) async fn erase_actor(
         &self,
         network: NetworkId,
         id: &ActorId,
         call: &Call,
-    ) -> Result<Option<u64>, ApiError> {
+    ) -> Result<ActorDeletion, ApiError> {
         let caller = call.origin().verified_caller();
         match self.store.delete_actor(network, id.clone(), self.clock.now(), caller).await {
-            Ok(Some(n)) => {
-                self.publish_actor(network, id, n).await;
-                call.record_event(Occurrence::new(Event::ActorDeleted, network));
-                Ok(Some(n))
+            Ok(deletion) => {
+                if let ActorDeletion::Deleted(n) = deletion {
+                    self.publish_actor(network, id, n).await;
+                    call.record_event(Occurrence::new(Event::ActorDeleted, network));
+                }
+                Ok(deletion)
             }
-            Ok(None) => Ok(None),
             Err(error) => {
                 self.freshness.invalidate_all_unknown();
                 Err(unavailable(error))

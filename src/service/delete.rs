@@ -5,11 +5,11 @@ use crate::audit::Call;
 use crate::error::{ApiError, Reason};
 use crate::event::{Event, Occurrence};
 use crate::key::{ActorId, KeyId, KeyKind, NetworkId, Status};
-use crate::store::{Filter, Mutation, PageRequest};
+use crate::store::{ActorDeletion, Filter, Mutation, PageRequest};
 
-/// Most keys of an actor that one call erases.
+/// Maximum number of keys that one call erases.
 pub const MAX_ERASED: usize = 1_000;
-/// Keys of one transaction: changes of others wait for it.
+/// Maximum number of keys that one transaction erases: other changes wait for it.
 const ERASE_BATCH: usize = 100;
 
 /// Result of erasing an actor.
@@ -64,9 +64,10 @@ impl Service {
                 return Err(ApiError::new(Reason::FailedPrecondition, problem));
             }
             let room = MAX_ERASED - ids.len();
-            let (found, more) = self.ids(network, kind, of_actor(actor), room).await?;
-            ids.extend(found);
-            has_more |= more;
+            // One key more is enough to know of further ones when there is no room.
+            let (found, more) = self.ids(network, kind, of_actor(actor), room.max(1)).await?;
+            has_more |= more || found.len() > room;
+            ids.extend(found.into_iter().take(room));
         }
         let recorded = self.store.find_actor(network, actor.clone()).await.map_err(unavailable)?.recorded;
         if ids.is_empty() && recorded.is_none() {
@@ -84,7 +85,12 @@ impl Service {
         }
         // The actor's suspension stays as long as any of its keys does.
         if !has_more {
-            epoch = self.erase_actor(network, actor, call).await?.max(epoch);
+            match self.erase_actor(network, actor, call).await? {
+                ActorDeletion::Deleted(n) => epoch = epoch.max(Some(n)),
+                ActorDeletion::NotRecorded => {}
+                // Issued meanwhile.
+                ActorDeletion::HasKeys => erased.has_more = true,
+            }
         }
         Ok(Acknowledged { value: erased, epoch })
     }

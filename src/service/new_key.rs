@@ -1,5 +1,6 @@
 //! Issuing and importing of keys.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ use crate::credential::{Form, Presented, api_key, imported};
 use crate::error::{ApiError, Reason};
 use crate::event::{Event, Occurrence};
 use crate::key::{
-    ActorId, AddressList, CreditBalance, Credits, Key, KeyId, KeyName, Metadata, NetworkId, Provenance,
-    RatePolicies, RatePolicy, Scopes, Signer, Suspensions, TEN_YEARS, Visibility,
+    Actor, ActorId, AddressList, CreditBalance, Credits, Key, KeyId, KeyName, Metadata, NetworkId,
+    Provenance, RatePolicies, RatePolicy, Scopes, Signer, Suspensions, TEN_YEARS, Visibility,
 };
 use crate::secret::SecretString;
 use crate::settings::Settings;
@@ -295,18 +296,34 @@ impl Service {
             _ => None,
         });
         self.publish(&logged.collect::<Vec<_>>()).await;
+        let actors = self.recorded_actors(settings.network, &keys).await;
         let result = |(mut key, inserted): (Key, InsertOutcome)| match inserted {
             InsertOutcome::Created(mutation) => {
                 key.mutation = mutation.map_or(0, |mutation| mutation.n);
+                if let Some(actor) = actors.get(&key.actor) {
+                    key.suspensions.of_actor.clone_from(&actor.suspension);
+                    key.actor_limits.clone_from(&actor.rate_policies);
+                }
                 Ok(Inserted::New(Box::new(key)))
             }
             InsertOutcome::Repeated(earlier) => Ok(Inserted::Repeated(earlier)),
             InsertOutcome::RequestConflict => Err(request_conflict()),
-            InsertOutcome::IdTaken(existing) => Err(exists(&key, existing)),
+            InsertOutcome::IdTaken(existing) => Err(exists(existing)),
             InsertOutcome::QuotaExceeded => Err(quota_exceeded()),
             InsertOutcome::ActorLimitReached(limit) => Err(limit_reached(&limit)),
         };
         Ok(keys.into_iter().zip(inserted).map(result).collect())
+    }
+
+    /// Returns the actors of new keys that have a row. None if the database fails: then the answer
+    /// only tells less, as the keys are made.
+    async fn recorded_actors(&self, network: NetworkId, keys: &[Key]) -> HashMap<ActorId, Actor> {
+        let ids = keys.iter().map(|key| key.actor.clone()).collect();
+        let actors = self.store.find_recorded_actors(network, ids).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the actors of new keys can't be read");
+            vec![]
+        });
+        actors.into_iter().map(|actor| (actor.id.clone(), actor)).collect()
     }
 }
 
@@ -333,11 +350,12 @@ fn importable<'a>(settings: &Settings, raw_key: &'a SecretString) -> Result<Pres
 }
 
 /// Returns the error for a key that is known already.
-fn exists(key: &Key, existing: KeyId) -> ApiError {
+fn exists(existing: KeyId) -> ApiError {
     let problem = "this API key has been imported already";
-    match existing == key.id {
-        true => ApiError::new(Reason::ApiKeyExists, problem),
-        false => ApiError::new(Reason::ApiKeyExists, format!("{problem}, as {existing}")),
+    let id = existing.to_string();
+    ApiError {
+        metadata: vec![("key_id", id.clone())],
+        ..ApiError::new(Reason::ApiKeyExists, format!("{problem}, as {id}"))
     }
 }
 

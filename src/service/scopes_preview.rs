@@ -136,7 +136,7 @@ impl Service {
             }
         };
         let start = hour_of(request.start.unwrap_or_else(|| end.minus(DEFAULT_SPAN)));
-        if start > end {
+        if start > end || request.start.is_some_and(|start| start >= end) {
             return Err(ApiError::field("start_time", "must be before end_time"));
         }
         let size = match request.page_size {

@@ -220,6 +220,8 @@ impl Service {
         call: &Call,
     ) -> Result<Acknowledged<Key>, ApiError> {
         let network = settings.network;
+        // The id of the path may be one that the key had before its first use.
+        let fixed = Fixed { key_id: fixed.key_id.filter(|given| given != id), ..fixed };
         if update.is_empty() {
             let key = self.get(network, kind, id).await?;
             fixed.check(&key)?;

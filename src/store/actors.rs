@@ -4,6 +4,7 @@
 //! is read together with suspension and limits of its actor, and the change has a number of the
 //! log.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -12,6 +13,7 @@ use sqlx::{AnyConnection, Row};
 
 use super::key_counts::lock_network;
 use super::mutations::{NewEntry, erase_actor_events, insert_entries, take_numbers};
+use super::statement::Statement;
 use super::transaction::End;
 use super::{Inner, Store, StoreError};
 use crate::clock::Timestamp;
@@ -21,6 +23,13 @@ use crate::key::{
     Suspension,
 };
 
+/// Columns that [`read`] reads.
+const COLUMNS: &str =
+    "display_name, metadata, rate_policies, suspension, created_at, updated_at, updated_by, mutation";
+
+/// Maximum number of actors that one statement finds.
+const MAX_FOUND_AT_ONCE: usize = 1_000;
+
 /// Outcome of a change of an actor.
 #[derive(Debug)]
 pub enum ActorOutcome {
@@ -28,6 +37,17 @@ pub enum ActorOutcome {
     Done(Box<Actor>),
     /// The actor had this state before.
     Unchanged(Box<Actor>),
+}
+
+/// Outcome of the deletion of an actor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActorDeletion {
+    /// The row is deleted; this is the change's number of the log.
+    Deleted(u64),
+    /// There was no row.
+    NotRecorded,
+    /// The row stays, as the actor has keys: without it, keys of a suspended actor would work.
+    HasKeys,
 }
 
 /// Numbers of an actor's keys.
@@ -56,6 +76,38 @@ impl Store {
         .await
     }
 
+    /// Returns those of these actors that have a row.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn find_recorded_actors(
+        &self,
+        network: NetworkId,
+        ids: HashSet<ActorId>,
+    ) -> Result<Vec<Actor>, StoreError> {
+        self.run(async move |inner| {
+            let mut found = vec![];
+            for ids in ids.iter().collect::<Vec<_>>().chunks(MAX_FOUND_AT_ONCE) {
+                let start = format!("SELECT {COLUMNS}, actor_id FROM actors WHERE network_id = ");
+                let mut select = Statement::new(start, network);
+                for (at, id) in ids.iter().enumerate() {
+                    select
+                        .push(if at == 0 { " AND actor_id IN (" } else { ", " })
+                        .text(id.as_str().to_owned());
+                }
+                select.push(")");
+                let select = select.query(&inner);
+                for row in inner.read(|connection| select.fetch_all(connection).boxed()).await? {
+                    let id = ActorId::from_stored(row.try_get("actor_id")?);
+                    let id = id.map_err(|_| StoreError::Corrupt("actor_id"))?;
+                    found.push(read(&row, network, id)?);
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
     /// Counts the keys of an actor, of each kind up to `most`.
     ///
     /// # Errors
@@ -68,19 +120,8 @@ impl Store {
     ) -> Result<ActorKeyCounts, StoreError> {
         self.run(async move |inner| {
             let count = async |kind| {
-                let exactly = inner.dialect.actor_equals_exactly();
-                let exactly = exactly.map(|exactly| format!(" AND {exactly}$4")).unwrap_or_default();
-                let limit = if exactly.is_empty() { 4 } else { 5 };
-                let count = format!(
-                    "SELECT count(*) FROM (SELECT 1 AS one FROM api_keys WHERE network_id = $1 AND kind = $2 \
-                     AND actor_id = $3{exactly} LIMIT ${limit}) AS counted"
-                );
-                let query = inner.query(count).bind(network.to_string()).bind(kind_code(kind));
-                let query = query.bind(id.as_str().to_owned());
-                let query = if exactly.is_empty() { query } else { query.bind(id.as_str().to_owned()) };
-                let query = query.bind(i64::from(most));
-                let row = inner.read(|connection| query.fetch_one(connection).boxed()).await?;
-                u64::try_from(row.try_get::<i64, _>(0)?).map_err(|_| StoreError::Corrupt("count"))
+                let count = count_keys(&inner, network, &id, kind, most);
+                read_count(&inner.read(|connection| count.fetch_one(connection).boxed()).await?)
             };
             let (issued, imported) = (count(KeyKind::Issued).await?, count(KeyKind::Imported).await?);
             Ok(ActorKeyCounts { issued, imported })
@@ -105,8 +146,7 @@ impl Store {
         self.run(move |inner| change_actor(inner, network, id, now, change)).await
     }
 
-    /// Deletes the row of an actor, for a caller if that is verified. Returns the number of that
-    /// change; `None` if there was no row.
+    /// Deletes the row of an actor that has no keys, for a caller if that is verified.
     ///
     /// # Errors
     /// When the database fails; the row may then be deleted or not.
@@ -116,7 +156,7 @@ impl Store {
         id: ActorId,
         now: Timestamp,
         caller: Option<Arc<str>>,
-    ) -> Result<Option<u64>, StoreError> {
+    ) -> Result<ActorDeletion, StoreError> {
         self.run(move |inner| delete_actor(inner, network, id, now, caller)).await
     }
 }
@@ -145,6 +185,8 @@ where
                 if after.is_same_as(&before) {
                     return Ok(End::Rollback(ActorOutcome::Unchanged(Box::new(before))));
                 }
+                // The clock was read before the lock: another change may have come between.
+                let now = before.recorded.map_or(now, |recorded| now.max(recorded.updated));
                 let created = before.recorded.map_or(now, |recorded| recorded.created);
                 let event = ChangeRecord::of_actor(&before, &after).into_stored();
                 // From here on, changes of other networks wait.
@@ -165,20 +207,26 @@ async fn delete_actor(
     id: ActorId,
     now: Timestamp,
     caller: Option<Arc<str>>,
-) -> Result<Option<u64>, StoreError> {
+) -> Result<ActorDeletion, StoreError> {
     let event = ChangeRecord::of_actor_deletion(caller).into_stored();
     inner
         .write((id, event), move |inner, transaction, (id, event)| {
             async move {
                 lock_network(inner, transaction, network).await?;
+                for kind in [KeyKind::Issued, KeyKind::Imported] {
+                    let count = count_keys(inner, network, id, kind, 1);
+                    if read_count(&count.fetch_one(&mut *transaction).await?)? > 0 {
+                        return Ok(End::Rollback(ActorDeletion::HasKeys));
+                    }
+                }
                 let delete = "DELETE FROM actors WHERE network_id = $1 AND actor_id = $2";
                 let delete = inner.query(delete).bind(network.to_string()).bind(id.as_str().to_owned());
                 if delete.execute(&mut *transaction).await?.rows_affected() == 0 {
-                    return Ok(End::Rollback(None));
+                    return Ok(End::Rollback(ActorDeletion::NotRecorded));
                 }
                 erase_actor_events(inner, transaction, network, id.as_str()).await?;
                 let n = log_actor(inner, transaction, (network, id), now, event.clone()).await?;
-                Ok(End::Commit(Some(n)))
+                Ok(End::Commit(ActorDeletion::Deleted(n)))
             }
             .boxed()
         })
@@ -213,9 +261,28 @@ async fn log_actor(
 
 type Query = sqlx::query::Query<'static, sqlx::Any, sqlx::any::AnyArguments>;
 
+/// Returns the query that counts the keys of an actor of a kind, up to `most`.
+fn count_keys(inner: &Inner, network: NetworkId, id: &ActorId, kind: KeyKind, most: u32) -> Query {
+    let start = "SELECT count(*) FROM (SELECT 1 AS one FROM api_keys WHERE network_id = ";
+    let mut count = Statement::new(start.to_owned(), network);
+    count
+        .push(" AND kind = ")
+        .number(kind_code(kind).into())
+        .push(" AND actor_id = ")
+        .text(id.as_str().to_owned());
+    if let Some(exactly) = inner.dialect.actor_equals_exactly() {
+        count.push(" AND ").push(exactly).text(id.as_str().to_owned());
+    }
+    count.push(" LIMIT ").number(i64::from(most)).push(") AS counted");
+    count.query(inner)
+}
+
+fn read_count(row: &AnyRow) -> Result<u64, StoreError> {
+    u64::try_from(row.try_get::<i64, _>(0)?).map_err(|_| StoreError::Corrupt("count"))
+}
+
 fn find(inner: &Inner, network: NetworkId, id: &ActorId) -> Query {
-    let find = "SELECT display_name, metadata, rate_policies, suspension, created_at, updated_at, updated_by, \
-                mutation FROM actors WHERE network_id = $1 AND actor_id = $2";
+    let find = format!("SELECT {COLUMNS} FROM actors WHERE network_id = $1 AND actor_id = $2");
     inner.query(find).bind(network.to_string()).bind(id.as_str().to_owned())
 }
 

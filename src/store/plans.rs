@@ -22,8 +22,9 @@ use super::keys::insert_rows;
 use super::mutations::log_mutations;
 use super::transaction::End;
 use super::{
-    ActorLimit, AuditHead, FeedRequest, FeedStart, Filter, HashUpgrade, IdempotencyKey, KeyChange, LogStart,
-    MAX_SIGNED_COUNT, NewKey, Order, OrderBy, PageRequest, PollTiming, SignedBy, Store, Successor, TrimLimit,
+    ActorDeletion, ActorLimit, AuditHead, FeedRequest, FeedStart, Filter, HashUpgrade, IdempotencyKey,
+    KeyChange, LogStart, MAX_SIGNED_COUNT, NewKey, Order, OrderBy, PageRequest, PollTiming, SignedBy, Store,
+    Successor, TrimLimit,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::credential::imported_hash::{DigestIds, KnownDigests};
@@ -263,12 +264,16 @@ async fn use_actors(store: &Store, network: NetworkId, now: Timestamp) {
         store.change_actor(network, id.clone(), now, named).await.unwrap();
     }
     assert!(store.find_actor(network, id.clone()).await.unwrap().recorded.is_some());
+    let ids = [id.clone(), ActorId::parse("nobody").unwrap()].into();
+    assert_eq!(store.find_recorded_actors(network, ids).await.unwrap().len(), 1);
     assert_eq!(store.count_actor_keys(network, id.clone(), 5).await.unwrap().issued, 5);
     for visibility in [None, Some(Visibility::Secret)] {
         let limit = ActorLimit { policy: "few".to_owned(), visibility, most: 5 };
         assert!(store.is_at_limit(network, id.clone(), limit, now).await.unwrap());
     }
-    assert!(store.delete_actor(network, id, now, None).await.unwrap().is_some());
+    let delete = async |id| store.delete_actor(network, id, now, None).await.unwrap();
+    assert_eq!(delete(id).await, ActorDeletion::HasKeys);
+    assert_eq!(delete(ActorId::parse("nobody").unwrap()).await, ActorDeletion::NotRecorded);
 }
 
 /// Replaces placeholders by values that exist, as not every database explains a statement without.

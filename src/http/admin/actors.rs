@@ -69,8 +69,8 @@ pub(crate) async fn resume_actor(
     changed_actor(&context, &settings, changed)
 }
 
-/// Parses the actor of the path. A row needs an id that no database takes for another's, so one
-/// with white space at an end, as earlier releases accepted, has none.
+/// Parses the actor id of the path. Refuses ids with white space at an end, which earlier releases
+/// accepted: some databases take them for equal to the trimmed id.
 fn actor_id(text: &str) -> Result<ActorId, ApiError> {
     ActorId::parse(text).map_err(|error| ApiError::field("actor_id", error.0))
 }

@@ -19,7 +19,8 @@ use crate::telemetry::refused_requests::RequestRefusal;
 /// lookup.
 const REFUSAL_STEP: Duration = Duration::from_millis(25);
 
-/// Limits both together, and evens out the duration of their refusals.
+/// Applies one rate limit per client to selfRevoke and usage:self together, and delays refusals of
+/// unknown credentials to a multiple of [`REFUSAL_STEP`].
 pub(crate) async fn limit(State(context): State<Context>, request: Request, next: Next) -> Response {
     let refusal = match request.uri().path() {
         path if path == operations::SELF_REVOKE.path => "too many keys are being revoked; try again later",

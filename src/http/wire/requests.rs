@@ -324,7 +324,11 @@ impl TryFrom<ImportBody> for ImportRequest {
                 return Err(ApiError::field("hash", "stands beside raw_key; leave out one of them"));
             }
             (None, Some(hash)) => KeyMaterial::Hash(imported_hash(&hash)?),
-            (raw_key, None) => KeyMaterial::Raw(raw_key.unwrap_or_default()),
+            (Some(raw_key), None) => KeyMaterial::Raw(raw_key),
+            (None, None) => {
+                let problem = "must be 1 to 16384 bytes long; where the key itself isn't known, set hash";
+                return Err(ApiError::field("raw_key", problem));
+            }
         };
         let key = IssueBody {
             name: body.name,

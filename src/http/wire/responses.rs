@@ -254,11 +254,19 @@ pub(crate) struct BatchImportResult<'a> {
 }
 
 impl<'a> BatchImportResult<'a> {
-    /// Returns the result of the key at `index`.
-    pub(crate) fn new(index: usize, result: &'a Result<Key, ApiError>, now: Timestamp) -> Self {
+    /// Returns the result of the key at `index`, with its warnings.
+    pub(crate) fn new(
+        index: usize,
+        result: &'a Result<Key, ApiError>,
+        now: Timestamp,
+        warnings: impl Fn(&Key) -> Vec<Cow<'static, str>>,
+    ) -> Self {
         let empty = Self { index, imported_api_key: None, error_code: None, error_message: None };
         match result {
-            Ok(key) => Self { imported_api_key: Some(KeyOut::new(key, now)), ..empty },
+            Ok(key) => {
+                let out = KeyOut::new(key, now).with_warnings(warnings(key));
+                Self { imported_api_key: Some(out), ..empty }
+            }
             Err(error) => Self {
                 error_code: Some(batch_error_code(error.reason)),
                 error_message: Some(&error.message),

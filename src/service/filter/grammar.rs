@@ -69,19 +69,38 @@ fn take_comparison(text: &str) -> Option<(Comparison<'_>, &str)> {
     let (field, rest) = split_at_end(text, is_name)?;
     let (path, rest) = match rest.strip_prefix('.') {
         None => (None, rest),
-        Some(rest) if rest.starts_with(['"', '\'']) => {
-            let (path, rest) = take_value(rest)?;
-            (Some(path.text), rest)
-        }
         Some(rest) => {
-            let is_path = |char: char| !char.is_whitespace() && !"=:<>!\"'".contains(char);
-            let (path, rest) = split_at_end(rest, is_path)?;
-            (Some(path.to_owned()), rest)
+            let (path, rest) = take_path(rest)?;
+            (Some(path), rest)
         }
     };
     let (operator, rest) = take_operator(rest.trim_start())?;
     let (value, rest) = take_value(rest.trim_start())?;
     Some((Comparison { field, path, operator, value }, rest))
+}
+
+/// Splits off names with dots between them; each may stand in quotes.
+fn take_path(text: &str) -> Option<(String, &str)> {
+    let is_name = |char: char| !char.is_whitespace() && !".=:<>!\"'".contains(char);
+    let (mut path, mut rest) = (String::new(), text);
+    loop {
+        if rest.starts_with(['"', '\'']) {
+            let (name, after) = take_value(rest)?;
+            path.push_str(&name.text);
+            rest = after;
+        } else {
+            let (name, after) = split_at_end(rest, is_name)?;
+            path.push_str(name);
+            rest = after;
+        }
+        match rest.strip_prefix('.') {
+            None => return Some((path, rest)),
+            Some(after) => {
+                path.push('.');
+                rest = after;
+            }
+        }
+    }
 }
 
 /// Splits off the characters that `is_part`; `None` if there are none.
@@ -161,6 +180,8 @@ mod tests {
             ("scopes:orders:read", "scopes", None, has, "orders:read", false),
             ("metadata.a.b = c", "metadata", Some("a.b"), equal, "c", false),
             ("metadata.\"a = b\":'c'", "metadata", Some("a = b"), has, "c", false),
+            ("metadata.a.\"b c\".'d'.e=5", "metadata", Some("a.b c.d.e"), equal, "5", false),
+            ("metadata.a.\"b\\\"\"=5", "metadata", Some("a.b\""), equal, "5", false),
             ("x<=2026-01-31T00:00:00Z", "x", None, Operator::AtMost, "2026-01-31T00:00:00Z", false),
         ] {
             let path = path.map(str::to_owned);
@@ -168,7 +189,20 @@ mod tests {
             assert_eq!(one(text), Some(expected), "{text}");
         }
         assert_eq!(parse("a=1 AND b<2 AND c:3").map(|found| found.len()), Ok(3));
-        for bad in ["=", "a", "a=", "a = b c", "a=b AND", "a=b OR c=d", "a.=b", "a != b", "a='b", "(a=b)"] {
+        for bad in [
+            "=",
+            "a",
+            "a=",
+            "a = b c",
+            "a=b AND",
+            "a=b OR c=d",
+            "a.=b",
+            "a..b=c",
+            "a.\"b\"c=d",
+            "a != b",
+            "a='b",
+            "(a=b)",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
         let error = parse("a=b or c=d").unwrap_err().to_string();

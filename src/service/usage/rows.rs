@@ -211,6 +211,8 @@ impl UsageRows {
         if self.uses.len() >= self.max_rows && !self.uses.contains_key(&key) {
             return;
         }
+        // A client of IPv4 is the same one on a dual-stack socket.
+        let address = address.map(|address| address.to_canonical());
         let new = UseState { first: now, last: now, address, written: None };
         let used = self.uses.entry(key).or_insert(new);
         used.last = used.last.max(now);

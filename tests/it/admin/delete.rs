@@ -105,23 +105,59 @@ async fn an_actor_is_erased_with_all_its_keys() {
     );
 }
 
+/// Imports keys of the actor `bulk` in one request.
+async fn import_many(talos: &Talos, names: std::ops::Range<usize>) {
+    let import = |key| json!({ "name": "n", "actor_id": "bulk", "raw_key": format!("legacy-{key}") });
+    let (count, requests) = (names.len(), names.map(import).collect::<Vec<_>>());
+    let body = json!({ "requests": requests });
+    let imported = talos.admin.post(&format!("{IMPORTED}:batchCreate"), &body).await.expect(200).json();
+    assert_eq!(imported["success_count"], count);
+}
+
+/// Erases the actor `bulk` in as many calls as the counts of issued and imported keys that each
+/// erases.
+async fn is_erased_in_parts(talos: &Talos, parts: &[(usize, usize)]) {
+    let path = "/v2alpha1/admin/actors/bulk?force=true";
+    for (place, (issued, imported)) in parts.iter().enumerate() {
+        let erased = delete(talos, path).await.expect(200).json();
+        let has_more = place + 1 < parts.len();
+        let expected = json!({
+            "issued_api_key_count": issued, "imported_api_key_count": imported, "has_more": has_more,
+        });
+        assert_eq!(erased, expected);
+    }
+    delete(talos, path).await.expect_error(404, "API_KEY_NOT_FOUND");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_actor_with_many_keys_is_erased_in_parts() {
     let talos = Talos::start().await;
-    for batch in 0..2 {
-        let requests: Vec<_> = (0..600)
-            .map(|key| json!({ "name": "n", "actor_id": "bulk", "raw_key": format!("legacy-{batch}-{key}") }))
-            .collect();
-        let body = json!({ "requests": requests });
-        let imported = talos.admin.post(&format!("{IMPORTED}:batchCreate"), &body).await.expect(200).json();
-        assert_eq!(imported["success_count"], 600);
+    import_many(&talos, 0..600).await;
+    import_many(&talos, 600..1_200).await;
+    is_erased_in_parts(&talos, &[(0, 1_000), (0, 200)]).await;
+}
+
+/// The actor stays suspended while keys of the second kind are left.
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_issued_keys_as_one_call_erases_hide_no_imported_one() {
+    let talos = Talos::start().await;
+    let imported = talos.import("legacy-0", json!({ "actor_id": "bulk" })).await;
+    let suspend = talos.admin.post("/v2alpha1/admin/actors/bulk:suspend", &json!({})).await;
+    suspend.expect(200);
+    let mut issuing = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let admin = talos.admin;
+        issuing.spawn(async move {
+            for _ in 0..125 {
+                admin.post(ISSUED, &json!({ "name": "n", "actor_id": "bulk" })).await.expect(201);
+            }
+        });
     }
+    issuing.join_all().await;
     let path = "/v2alpha1/admin/actors/bulk?force=true";
-    for (count, has_more) in [(1_000, true), (200, false)] {
-        let erased = delete(&talos, path).await.expect(200).json();
-        let expected =
-            json!({ "issued_api_key_count": 0, "imported_api_key_count": count, "has_more": has_more });
-        assert_eq!(erased, expected);
-    }
-    delete(&talos, path).await.expect_error(404, "API_KEY_NOT_FOUND");
+    let erased = delete(&talos, path).await.expect(200).json();
+    let expected = json!({ "issued_api_key_count": 1_000, "imported_api_key_count": 0, "has_more": true });
+    assert_eq!(erased, expected);
+    talos.check(Check::bearer(&imported.secret)).await.denied(401);
+    is_erased_in_parts(&talos, &[(0, 1)]).await;
 }

@@ -22,7 +22,14 @@ async fn an_imported_key_is_known_by_its_hash() {
     assert!(!imported.to_string().contains("sk_live"), "{imported:#}");
     let verdict = talos.verify("sk_live_0123456789").await;
     assert_eq!(verdict.text("/key_id"), imported.text("/key_id"));
-    talos.admin.post(IMPORTED, &body("sk_live_0123456789")).await.expect_error(409, "API_KEY_EXISTS");
+    let again = talos.admin.post(IMPORTED, &body("sk_live_0123456789")).await;
+    let exists = again.json();
+    again.expect_error(409, "API_KEY_EXISTS");
+    assert_eq!(exists.at("/error/details/0/metadata/key_id"), id, "{exists:#}");
+    assert!(exists.text("/error/message").ends_with(&format!(", as {id}")), "{exists:#}");
+    let neither = json!({ "name": "a", "actor_id": "b" });
+    let refused = talos.admin.post(IMPORTED, &neither).await.expect_bad_request();
+    assert!(refused.starts_with("raw_key: ") && refused.ends_with("set hash"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -273,6 +273,32 @@ async fn entries_in_redis_do_not_hide_it() {
     }
 }
 
+/// A key that is made for a suspended or limited actor is shown as `get` shows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn new_keys_are_shown_with_the_state_of_their_actor() {
+    let talos = Setup::new().set("TALOS_RATE_LIMIT_ENABLED", "false").start().await;
+    let path = format!("{ACTORS}/busy");
+    let limits = json!({ "rate_limit_policies": [{ "name": "day", "quota": "5", "window": "86400s" }] });
+    patch(&talos, &path, limits).await.expect(200);
+    post(&talos, &format!("{path}:suspend"), json!({ "reason": "unpaid" })).await;
+    let new = json!({ "name": "a", "actor_id": "busy" });
+    let issued = talos.admin.post(ISSUED, &new).await.expect(201);
+    let mut made = vec![(ISSUED, issued.json().at("/issued_api_key").clone())];
+    let import = |key: &str| json!({ "name": "a", "actor_id": "busy", "raw_key": key });
+    made.push((IMPORTED, talos.admin.post(IMPORTED, &import("legacy-one")).await.expect(201).json()));
+    let batch = json!({ "requests": [import("legacy-two")] });
+    let batch = talos.admin.post(&format!("{IMPORTED}:batchCreate"), &batch).await.expect(200).json();
+    made.push((IMPORTED, batch.at("/results/0/imported_api_key").clone()));
+    for (collection, key) in made {
+        assert_eq!(key.text("/actor_suspension/reason"), "unpaid", "{key:#}");
+        assert_eq!(key.text("/actor_rate_limit_policies/0/name"), "day");
+        assert!(key.text("/warnings/0").starts_with("rate_limit.enabled is false"), "{key:#}");
+        let shown = get(&talos, &format!("{collection}/{}", key.text("/key_id"))).await;
+        assert_eq!(shown, key);
+    }
+    assert!(issued.header("warning").is_some_and(|text| text.contains("rate_limit.enabled")), "{issued:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_erased_actor_leaves_no_row() {
     let talos = Talos::start().await;

@@ -69,6 +69,9 @@ async fn a_role_becomes_the_scopes_of_its_set() {
     assert!(
         patch("?update_mask=role", json!({})).await.expect_bad_request().starts_with("role: must be set")
     );
+    // Not even a mask that names scopes alone takes them away.
+    let masked = patch("?update_mask=scopes", json!({ "role": "reader" })).await.expect_bad_request();
+    assert!(masked.starts_with("role: must be named by update_mask"), "{masked}");
     let both = patch("", json!({ "role": "reader", "scopes": ["a"] })).await;
     assert!(both.expect_bad_request().starts_with("role: may not stand beside scopes"));
 }

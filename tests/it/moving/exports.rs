@@ -255,6 +255,33 @@ async fn a_file_that_is_no_export_is_named_with_its_place_and_the_cure() {
         assert_eq!(talos.verify(key).await["is_valid"], true, "{key}");
     }
     assert_eq!(talos.verify("windows-csv-1234").await["is_valid"], false, "its actor has a line break");
+    // decK's flat form: what is of a consumer stands beside it, and names it in one of three ways.
+    let flat = "consumers: [{username: bob, custom_id: c9, id: i1}]\n\
+                keyauth_credentials: [{key: flat-key-1, consumer: bob}, {key: flat-key-2, consumer: {id: i1}}, \
+                {key: flat-key-3, consumer: elsewhere}]\n\
+                acls: [{group: admins, consumer: {username: bob}}, {group: others, consumer: amy}]\n\
+                plugins: [{name: rate-limiting, consumer: c9, config: {minute: 5}}, {name: acl}]\n";
+    std::fs::write(setup.path("export"), flat).must("an export");
+    Ran::from(setup.run(&["migrate", "from", "kong", "export"]).await).ok();
+    for (key, actor, scopes) in [
+        ("flat-key-1", "c9", vec!["admins"]),
+        ("flat-key-2", "c9", vec!["admins"]),
+        ("flat-key-3", "elsewhere", vec![]),
+    ] {
+        let verified = talos.verify(key).await;
+        let id = verified.text("/key_id");
+        let shown = talos.admin.get(&format!("{IMPORTED}/{id}")).await.expect(200).json();
+        assert_eq!((shown.text("/actor_id"), shown.at("/scopes")), (actor, &json!(scopes)), "{key}");
+        let limits = shown.get("rate_limit_policies").and_then(Value::as_array).map_or(0, Vec::len);
+        assert_eq!(limits, usize::from(actor == "c9"), "{shown:#}");
+    }
+    // What a spreadsheet adds to a key, or says twice, is refused by row.
+    let rows = "key,actor_id,metadata,metadata.team\n\"  padded-key-1  \",a,,\ntwice-key-1,a,\"{\"\"team\"\":\"\"x\"\"}\",red\n";
+    std::fs::write(setup.path("export"), rows).must("an export");
+    let ran = Ran::from(setup.run(&["migrate", "from", "csv", "export"]).await).expect(1);
+    for problem in ["begins or ends with white space", "metadata.team: is in metadata, too"] {
+        assert!(ran.stdout.contains(problem), "{problem}: {ran:#?}");
+    }
     // Whoever acts isn't named: an option says so.
     std::fs::write(setup.path("export"), "key\nnobody-key-1234\n").must("an export");
     let ran = Ran::from(setup.run(&["migrate", "from", "csv", "export"]).await).expect(1);

@@ -39,17 +39,19 @@ pub(super) fn read(text: &str) -> Result<Export, String> {
         is_deck |= ["_format_version", "consumers", "keyauth_credentials"]
             .iter()
             .any(|member| document.get(member).is_some());
-        for (index, consumer) in items(&document["consumers"]).iter().enumerate() {
-            read_consumer(&format!("consumers[{index}]"), consumer, &mut export);
+        let consumers = items(&document["consumers"]);
+        for (index, consumer) in consumers.iter().enumerate() {
+            read_consumer(&format!("consumers[{index}]"), consumer, &document, &mut export);
         }
         for (index, credential) in items(&document["keyauth_credentials"]).iter().enumerate() {
+            if consumers.iter().any(|consumer| is_of(credential, consumer)) {
+                continue;
+            }
+            // The consumer isn't in the file.
+            let named = consumer_names(credential).next();
             let place = format!("keyauth_credentials[{index}]");
-            // decK's flat form names the consumer by id or by name.
-            let of = &credential["consumer"];
-            let named = [&of["username"], &of["custom_id"], &of["id"], of];
-            let consumer = named.into_iter().find_map(label);
-            let mut entry = credential_entry(place, consumer.as_deref().unwrap_or_default(), 0, credential);
-            entry.actor = consumer;
+            let mut entry = credential_entry(place, named.as_deref().unwrap_or_default(), 0, credential);
+            entry.actor = named;
             export.entries.push(entry);
         }
         note_plugins(&document, &mut export);
@@ -60,24 +62,51 @@ pub(super) fn read(text: &str) -> Result<Export, String> {
     }
 }
 
-fn read_consumer(place: &str, consumer: &Value, export: &mut Export) {
+/// Returns what an item of decK's flat form says of its consumer: a name or id, or an object with
+/// them.
+fn consumer_names(item: &Value) -> impl Iterator<Item = String> {
+    let of = &item["consumer"];
+    [&of["username"], &of["custom_id"], &of["id"], of].into_iter().filter_map(label)
+}
+
+/// Returns true if an item of decK's flat form is of a consumer.
+fn is_of(item: &Value, consumer: &Value) -> bool {
+    let names: Vec<String> =
+        ["username", "custom_id", "id"].iter().filter_map(|name| label(&consumer[*name])).collect();
+    consumer_names(item).any(|name| names.contains(&name))
+}
+
+/// Returns the items of a consumer with their places: those in it, and those of the flat form.
+fn items_of<'d>(
+    list: &str,
+    (place, consumer): (&str, &'d Value),
+    document: &'d Value,
+) -> Vec<(String, &'d Value)> {
+    let own = items(&consumer[list]).iter().enumerate();
+    let flat = items(&document[list]).iter().enumerate().filter(|(_, item)| is_of(item, consumer));
+    own.map(|(index, item)| (format!("{place}.{list}[{index}]"), item))
+        .chain(flat.map(|(index, item)| (format!("{list}[{index}]"), item)))
+        .collect()
+}
+
+fn read_consumer(place: &str, consumer: &Value, document: &Value, export: &mut Export) {
+    let of_consumer = |list: &str| items_of(list, (place, consumer), document);
     let username = label(&consumer["username"]);
     let custom_id = label(&consumer["custom_id"]);
     let name = username.clone().or_else(|| custom_id.clone()).or_else(|| label(&consumer["id"]));
     for list in OTHER_CREDENTIALS {
-        let count = items(&consumer[list]).len();
+        let count = of_consumer(list).len();
         if count > 0 {
             export.note(format!(
                 "{place}: its {list} ({count}) don't carry over: only key-auth credentials do"
             ));
         }
     }
-    let credentials = items(&consumer["keyauth_credentials"]);
-    for (index, credential) in credentials.iter().enumerate() {
-        let place = format!("{place}.keyauth_credentials[{index}]");
+    let credentials = of_consumer("keyauth_credentials");
+    let is_several = credentials.len() > 1;
+    for (index, (place, credential)) in credentials.into_iter().enumerate() {
         let shown = name.as_deref().unwrap_or_default();
-        let mut entry =
-            credential_entry(place, shown, if credentials.len() > 1 { index + 1 } else { 0 }, credential);
+        let mut entry = credential_entry(place, shown, if is_several { index + 1 } else { 0 }, credential);
         entry.actor = custom_id.clone().or_else(|| name.clone());
         if let (Some(username), Some(_)) = (&username, &custom_id) {
             entry.metadata.insert("kong_username".into(), username.as_str().into());
@@ -89,13 +118,13 @@ fn read_consumer(place: &str, consumer: &Value, export: &mut Export) {
             entry.metadata.insert("kong_tags".into(), tags.into());
         }
         let groups: Vec<String> =
-            items(&consumer["acls"]).iter().filter_map(|acl| label(&acl["group"])).collect();
+            of_consumer("acls").into_iter().filter_map(|(_, acl)| label(&acl["group"])).collect();
         entry.add_scopes("the ACL group", groups.iter().map(String::as_str));
         for group in items(&consumer["groups"]) {
             let group = label(&group["name"]).unwrap_or_default();
             entry.lost.push(format!("the consumer group {group:?}, with its plugins"));
         }
-        for plugin in items(&consumer["plugins"]) {
+        for (_, plugin) in of_consumer("plugins") {
             read_plugin(plugin, &mut entry);
         }
         export.entries.push(entry);

@@ -88,11 +88,16 @@ fn entry(row: &Row, names: &[String]) -> Entry {
         let at = names.iter().position(|name| name == column)?;
         Some(row.fields[at].trim()).filter(|text| !text.is_empty())
     };
+    // White space is part of a key, so that a key with some is refused.
+    let whole = |column: &str| {
+        let at = names.iter().position(|name| name == column)?;
+        Some(row.fields[at].as_str()).filter(|text| !text.trim().is_empty())
+    };
     let place = format!("line {}", row.line);
     let name = value("name").or_else(|| value("actor_id")).unwrap_or("imported");
     let mut entry = Entry::new(place, name.to_owned());
     entry.actor = value("actor_id").map(str::to_owned);
-    entry.material = match (value("key"), value("hash")) {
+    entry.material = match (whole("key"), value("hash")) {
         (Some(_), Some(_)) => Err("has a key and a hash; leave out one of them".to_owned()),
         (Some(key), None) => Ok(Material::Raw(key.into())),
         (None, Some(hash)) => Ok(Material::Hash {
@@ -118,8 +123,10 @@ fn entry(row: &Row, names: &[String]) -> Entry {
         Some(_) => entry.material = Err("metadata: must be a JSON object".to_owned()),
     }
     for (name, text) in names.iter().zip(&row.fields) {
-        if let Some(member) = name.strip_prefix(METADATA_PREFIX).filter(|_| !text.is_empty()) {
-            entry.metadata.insert(member.to_owned(), text.as_str().into());
+        if let Some(member) = name.strip_prefix(METADATA_PREFIX).filter(|_| !text.is_empty())
+            && entry.metadata.insert(member.to_owned(), text.as_str().into()).is_some()
+        {
+            entry.material = Err(format!("{name}: is in metadata, too; leave out one of them"));
         }
     }
     entry
