@@ -95,7 +95,7 @@ impl<'a> Verifier<'a> {
             let seal = Mac(head.seal);
             match keys.iter().any(|key| key.seal(&head.chain, head.lines, &Mac(head.mac)).matches(&seal)) {
                 true => verifier.head = Some(head),
-                false => verifier.problem("the database: what it says of the chain's end was not written under audit.key or audit.key_retired".to_owned()),
+                false => verifier.add_problem("the database: what it says of the chain's end was not written under audit.key or audit.key_retired".to_owned()),
             }
         }
         verifier
@@ -125,34 +125,36 @@ impl<'a> Verifier<'a> {
             }
             self.findings.lines += 1;
             match std::str::from_utf8(line).ok().and_then(ParsedLine::parse) {
-                Some(read) => self.line(&at, &read),
-                None => self.problem(format!("{at}: is not a line of an audit log")),
+                Some(read) => self.check_line(&at, &read),
+                None => self.add_problem(format!("{at}: is not a line of an audit log")),
             }
         }
     }
 
-    fn line(&mut self, at: &str, read: &ParsedLine<'_>) {
+    fn check_line(&mut self, at: &str, read: &ParsedLine<'_>) {
         let number = read.number;
-        let expected = self.before.as_ref().map(|before| before.number + 1);
+        let expected = self.before.as_ref().map(|before| before.number.saturating_add(1));
         let in_order = expected.is_none_or(|expected| expected == number);
         match expected {
             Some(expected) if number > expected => {
-                self.problem(format!(
+                self.add_problem(format!(
                     "{at}: is line {number}: {} missing before it",
-                    lines(expected, number - 1)
+                    lines_are(expected, number - 1)
                 ));
             }
             Some(expected) if number < expected => {
-                self.problem(format!("{at}: is line {number}, which has its place before line {expected}"));
+                self.add_problem(format!(
+                    "{at}: is line {number}, which has its place before line {expected}"
+                ));
             }
             _ => {}
         }
-        let is_whole = match read.kind() {
+        let is_mac_valid = match read.kind() {
             "begin" => self.check_begin(at, read, in_order),
             _ => self.check_follows(at, read, in_order),
         };
         self.check_head(at, read);
-        if is_whole {
+        if is_mac_valid {
             self.track_call(read);
         }
         self.findings.first = Some(self.findings.first.map_or(number, |first| first.min(number)));
@@ -170,43 +172,43 @@ impl<'a> Verifier<'a> {
         match &self.findings.chain {
             None => self.findings.chain = Some(chain),
             Some(known) if *known != chain => {
-                self.problem(format!("{at}: begins another chain ({chain} instead of {known})"));
+                self.add_problem(format!("{at}: begins another chain ({chain} instead of {known})"));
             }
             Some(_) => {}
         }
         let Some(previous) = Mac::parse(read.text_of("previous")) else {
-            self.problem(format!("{at}: has no valid `previous`"));
+            self.add_problem(format!("{at}: has no valid `previous`"));
             return false;
         };
         let Some(key) = self.key_named(read.text_of("key")) else {
             let name = read.text_of("key");
-            self.problem(format!(
+            self.add_problem(format!(
                 "{at}: was written under a key ({name}) that is neither audit.key nor in audit.key_retired"
             ));
             return false;
         };
-        let is_whole = self.keys[key].mac(&previous, read.text.as_bytes()).matches(&read.mac);
-        if is_whole && let Some(known) = read.value["database_known_to"].as_u64() {
+        let is_mac_valid = self.keys[key].mac(&previous, read.text.as_bytes()).matches(&read.mac);
+        if is_mac_valid && let Some(known) = read.value["database_known_to"].as_u64() {
             self.findings.notes.push(format!(
                 "{at}: the process found a database that knew this log only to line {known} and lacked changes after \
                  it, as after a restore: see `talos audit replay --dry-run`"
             ));
         }
-        if !is_whole {
-            self.problem(format!("{at}: was changed after it was written"));
+        if !is_mac_valid {
+            self.add_problem(format!("{at}: was changed after it was written"));
         } else if in_order && self.before.as_ref().is_some_and(|before| !before.mac.matches(&previous)) {
-            self.problem(format!(
+            self.add_problem(format!(
                 "{at}: doesn't follow the line before it: that was changed, or comes from elsewhere"
             ));
         } else if self.before.is_none() && read.number == 1 && !previous.matches(&Mac::NONE) {
-            self.problem(format!("{at}: is line 1 and follows another"));
+            self.add_problem(format!("{at}: is line 1 and follows another"));
         }
-        is_whole
+        is_mac_valid
     }
 
     fn check_follows(&mut self, at: &str, read: &ParsedLine<'_>, in_order: bool) -> bool {
         let Some(before) = &self.before else {
-            self.problem(format!(
+            self.add_problem(format!(
                 "{at}: lines are missing before it: a file begins with one of kind \"begin\""
             ));
             return false;
@@ -215,12 +217,12 @@ impl<'a> Verifier<'a> {
             // Reported where that key begins.
             return false;
         };
-        let is_whole = self.keys[key].mac(&before.mac, read.text.as_bytes()).matches(&read.mac);
+        let is_mac_valid = self.keys[key].mac(&before.mac, read.text.as_bytes()).matches(&read.mac);
         // Lines out of order have been reported already.
-        if !is_whole && in_order {
-            self.problem(format!("{at}: was changed after it was written, or comes from elsewhere"));
+        if !is_mac_valid && in_order {
+            self.add_problem(format!("{at}: was changed after it was written, or comes from elsewhere"));
         }
-        is_whole
+        is_mac_valid
     }
 
     fn key_named(&self, name: &str) -> Option<usize> {
@@ -232,7 +234,7 @@ impl<'a> Verifier<'a> {
         if head.lines == read.number {
             self.head_seen = true;
             if !read.mac.matches(&Mac(head.mac)) {
-                self.problem(format!("{at}: is not line {} as the database knows it", read.number));
+                self.add_problem(format!("{at}: is not line {} as the database knows it", read.number));
             }
         }
     }
@@ -276,21 +278,21 @@ impl<'a> Verifier<'a> {
         }
     }
 
-    /// Returns the findings. `is_all` says whether the files should reach the chain's end.
-    pub fn finish(mut self, is_all: bool) -> Findings {
+    /// Returns the findings. `should_reach_end` says if the files should reach the chain's end.
+    pub fn finish(mut self, should_reach_end: bool) -> Findings {
         match (self.findings.first, self.findings.last) {
             (Some(first), Some(last)) => {
                 if first > 1 {
                     self.findings.earlier = first - 1;
-                    let earlier = lines(1, first - 1);
+                    let earlier = lines_are(1, first - 1);
                     self.findings.notes.push(format!("{earlier} not in these files, and not checked"));
                 }
-                self.check_end(last, is_all);
+                self.check_end(last, should_reach_end);
             }
             _ => {
                 if let Some(head) = &self.head {
-                    let missing = lines(1, head.lines);
-                    self.problem(format!("{missing} missing: the database knows of them"));
+                    let missing = lines_are(1, head.lines);
+                    self.add_problem(format!("{missing} missing: the database knows of them"));
                 }
             }
         }
@@ -298,20 +300,20 @@ impl<'a> Verifier<'a> {
         self.findings
     }
 
-    fn check_end(&mut self, last: u64, is_all: bool) {
+    fn check_end(&mut self, last: u64, should_reach_end: bool) {
         let Some(head) = self.head.take() else { return };
         if head.lines > last {
-            let after = lines(last + 1, head.lines);
-            match is_all {
-                true => self.problem(format!("{after} missing at the end: the database knows of them")),
+            let after = lines_are(last + 1, head.lines);
+            match should_reach_end {
+                true => self.add_problem(format!("{after} missing at the end: the database knows of them")),
                 false => self.findings.notes.push(format!("{after} not in these files, and not checked")),
             }
         } else if !self.head_seen && head.lines >= self.findings.first.unwrap_or_default() {
-            self.problem(format!("line {} is missing: the database knows of it", head.lines));
+            self.add_problem(format!("line {} is missing: the database knows of it", head.lines));
         }
     }
 
-    fn problem(&mut self, problem: String) {
+    fn add_problem(&mut self, problem: String) {
         match self.findings.problems.len() < MAX_PROBLEMS {
             true => self.findings.problems.push(problem),
             false => self.findings.more_problems += 1,
@@ -319,7 +321,7 @@ impl<'a> Verifier<'a> {
     }
 }
 
-fn lines(first: u64, last: u64) -> String {
+fn lines_are(first: u64, last: u64) -> String {
     if first == last { format!("line {first} is") } else { format!("lines {first} to {last} are") }
 }
 

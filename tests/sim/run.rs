@@ -91,7 +91,8 @@ fn start_envoy(world: &Arc<World>, plan: &Plan) {
     world.scheduler.start(world.envoy_thread(instance), entropy, process);
 }
 
-/// Drops one fault after the other while the violation stays; returns what is needed for it.
+/// Drops faults one by one as long as the run still has a violation; returns the indexes of those
+/// that are needed.
 pub fn shrink(plan: &Plan, mutant: Option<Mutant>) -> Vec<usize> {
     let mut needed: Vec<usize> = (0..plan.faults.len()).collect();
     for fault in (0..plan.faults.len()).rev() {

@@ -45,7 +45,8 @@ impl Input {
             }
             let frame = poll_fn(|context| Pin::new(&mut self.body).poll_frame(context)).await;
             match frame {
-                None => return Ok(None),
+                None if self.buffer.is_empty() => return Ok(None),
+                None => return Err(Status::invalid_argument("the stream ended within a message")),
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         self.buffer.extend_from_slice(&data);
@@ -101,8 +102,7 @@ impl Output {
             return Err(Status::internal("a message to the module is larger than 256 KiB"));
         }
         let mut frame = BytesMut::with_capacity(PREFIX_LEN + length);
-        frame.extend_from_slice(&[0]);
-        frame.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+        frame.extend_from_slice(&grpc::prefix(length)?);
         message.encode(&mut frame).map_err(|error| Status::internal(error.to_string()))?;
         self.session.with(|session| session.send_data(self.id, frame.freeze()));
         let sent = timeout(WRITE_TIMEOUT, self.session.sent(self.id)).await;
@@ -151,6 +151,16 @@ mod tests {
             drop(sender);
             assert_eq!(input.next().now_or_never().unwrap().unwrap(), None);
         }
+    }
+
+    #[test]
+    fn a_stream_that_ends_within_a_message_is_an_error() {
+        let (sender, body) = channel_of(1 << 20);
+        assert!(sender.push(&framed(&FromModule { message: Some(tick(70_000)) })[..7]));
+        let mut input = Input::new(body);
+        assert!(input.next().now_or_never().is_none());
+        drop(sender);
+        assert!(input.next().now_or_never().unwrap().is_err());
     }
 
     #[test]
