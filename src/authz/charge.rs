@@ -1,7 +1,7 @@
 //! Charges for a use that nothing else refuses: to the rate limits of its key, then to its credits.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -68,12 +68,60 @@ async fn spend(
     }
 }
 
-/// Polls a future as if in `runtime`: what it opens and starts belongs there, whoever waits for it.
-pub(super) async fn inside<F: Future>(runtime: &Handle, future: F) -> F::Output {
-    let mut future = pin!(future);
-    let polled = poll_fn(|context| {
-        let _entered = runtime.enter();
-        future.as_mut().poll(context)
-    });
-    polled.await
+/// Polls and drops a future as if in `runtime`: what it opens and starts belongs there, whoever
+/// waits for it. A database connection that is dropped elsewhere would panic.
+pub(super) fn inside<F: Future>(runtime: &Handle, future: F) -> impl Future<Output = F::Output> {
+    Inside { runtime, future: Some(Box::pin(future)) }
+}
+
+struct Inside<'r, F> {
+    runtime: &'r Handle,
+    /// None only while it is dropped.
+    future: Option<Pin<Box<F>>>,
+}
+
+impl<F: Future> Future for Inside<'_, F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let _entered = self.runtime.enter();
+        match &mut self.future {
+            Some(future) => future.as_mut().poll(context),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<F> Drop for Inside<'_, F> {
+    fn drop(&mut self) {
+        let _entered = self.runtime.enter();
+        self.future = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    /// As a connection of the pool, which gives itself back by a task.
+    struct NeedsRuntime;
+
+    impl Drop for NeedsRuntime {
+        fn drop(&mut self) {
+            drop(Handle::current().spawn(async {}));
+        }
+    }
+
+    #[test]
+    fn what_is_given_up_is_dropped_in_its_runtime() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let held = NeedsRuntime;
+        let lookup = async move {
+            let _held = held;
+            std::future::pending::<()>().await;
+        };
+        assert_eq!(inside(runtime.handle(), lookup).now_or_never(), None);
+    }
 }

@@ -173,8 +173,16 @@ impl Client {
             builder = builder.http1_only();
         }
         let builder = builder.default_headers(headers(server)?);
-        let http = builder.build().map_err(|_| {
-            endpoint_error("no CA certificates found to verify https:// with; use --ca-cert or SSL_CERT_FILE")
+        let http = builder.build().map_err(|error| match format!("{error:?}").contains("KeyMismatch") {
+            true => ClientError::Option {
+                option: "--client-key",
+                problem: "is not the private key of the certificate in --client-cert",
+            },
+            false => {
+                let problem =
+                    "no CA certificates found to verify https:// with; use --ca-cert or SSL_CERT_FILE";
+                endpoint_error(problem)
+            }
         })?;
         if server.token.is_some() && is_exposed(&base) {
             stderr::line(format_args!(

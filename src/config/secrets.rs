@@ -18,7 +18,14 @@ const MIN_DIFFERENT: usize = 6;
 const MAX_REPEATED: usize = 8;
 
 /// Placeholders for secrets in examples, in lower case.
-const PLACEHOLDERS: [&str; 13] = [
+const PLACEHOLDERS: [&str; 20] = [
+    "secret-key",
+    "secret_key",
+    "mysecret",
+    "my-secret",
+    "supersecret",
+    "super-secret",
+    "very-secret",
     "changeme",
     "change-me",
     "change_me",
@@ -35,7 +42,8 @@ const PLACEHOLDERS: [&str; 13] = [
 ];
 
 /// Beginnings of references that other programs replace by a secret.
-const REFERENCES: [&str; 9] = [
+const REFERENCES: [&str; 10] = [
+    "file://",
     "vault:",
     "op://",
     "arn:aws:",
@@ -96,6 +104,7 @@ pub(super) fn warnings(config: &Config) -> Problems {
         let lower = text.trim().to_ascii_lowercase();
         if different.len() < MIN_DIFFERENT
             || is_repetition(lower.as_bytes())
+            || is_sequence(lower.as_bytes())
             || PLACEHOLDERS.iter().any(|words| lower.contains(words))
         {
             warn("can be guessed: make one with `openssl rand -base64 48 | tr -d '\\n+/=' | cut -c1-64`");
@@ -130,13 +139,20 @@ fn is_repetition(text: &[u8]) -> bool {
     (1..=MAX_REPEATED).any(|length| text.iter().zip(text.iter().skip(length)).all(|(a, b)| a == b))
 }
 
+/// Returns true if nearly every character follows the one before it in an alphabet, as in
+/// `1234567890` and `abcdef`.
+fn is_sequence(text: &[u8]) -> bool {
+    let follows = |pair: &&[u8]| matches!(pair, [one, next] if one.abs_diff(*next) == 1 || pair == b"90");
+    text.windows(2).filter(follows).count() * 10 >= text.len() * 8
+}
+
 #[cfg(test)]
 mod tests {
     use crate::config::keys::{self, KEYS, Kind};
     use crate::config::load;
     use crate::config::tests::{load_with, variables};
 
-    const GOOD: &str = "0123456789abcdef0123456789abcdef";
+    const GOOD: &str = "c41e7a90b35d28f60d9b5fa2174ce836";
 
     /// Secrets without a rule here: passwords of servers, and key sets, which have their own rules.
     const OTHERS: [&str; 7] = [
@@ -208,6 +224,13 @@ mod tests {
             (line.as_str(), "secrets.hmac.current: begins or ends with white space"),
             (&"a".repeat(40), "secrets.hmac.current: can be guessed"),
             (&"abcdef12".repeat(4), "secrets.hmac.current: can be guessed"),
+            ("12345678901234567890123456789012", "secrets.hmac.current: can be guessed"),
+            ("abcdefghijklmnopqrstuvwxyz0123456789", "secrets.hmac.current: can be guessed"),
+            ("this-is-a-very-secret-key-for-hmac!!", "secrets.hmac.current: can be guessed"),
+            (
+                "file:///run/secrets/hmac-key-of-talos",
+                "secrets.hmac.current: is a placeholder or a reference",
+            ),
             ("Password-for-production-1-2-3-4-5-6-7", "secrets.hmac.current: can be guessed"),
             ("ChangeMe-0123456789-0123456789-0123456789", "secrets.hmac.current: can be guessed"),
             (&format!("\"{GOOD}\""), "secrets.hmac.current: has quotes"),

@@ -68,10 +68,9 @@ impl Service {
         }
         let credential = Presented::new(credential).ok_or_else(unknown_credential)?;
         if settings.form(credential).is_derived() {
-            return Err(ApiError::new(
-                Reason::DerivedTokenNotRevocable,
-                "credential: a derived token can't be revoked; revoke the key that it was derived from",
-            ));
+            let problem = "a derived token can't be revoked; revoke the key that it was derived from";
+            let error = ApiError::field("credential", problem);
+            return Err(ApiError { reason: Reason::DerivedTokenNotRevocable, ..error });
         }
         let verify_request =
             VerifyRequest { credential, client: None, audiences: &[], cache: CacheUse::None };

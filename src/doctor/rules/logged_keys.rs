@@ -9,7 +9,6 @@ use std::collections::HashSet;
 use crate::config::{Authz, CredentialSource};
 use crate::doctor::connection_manager::ConnectionManager;
 use crate::doctor::findings::{Findings, Severity};
-use crate::doctor::http_filter::HttpFilter;
 use crate::doctor::node::{Node, quoted, to_yaml};
 use crate::doctor::options::Options;
 
@@ -21,6 +20,8 @@ const PATH: &str = "%PATH";
 const WITHOUT_QUERY: &str = "%PATH(NQ)%";
 /// Operator that shows a cookie.
 const COOKIE: &str = "%COOKIE(";
+/// Operator that shows the first of several values, which JSON names.
+const COALESCE: &str = "%COALESCE(";
 
 /// Format of an access log that has none of its own.
 const DEFAULT_FORMAT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" \
@@ -53,8 +54,13 @@ pub(crate) fn examine(manager: &ConnectionManager<'_>, options: Options<'_>, fin
         }
     }
     if let Some(first) = manager.checks.iter().map(|check| check.index).min() {
+        let early = manager.node.items("early_header_mutation_extensions");
+        for extension in early {
+            let mutations = extension.get("typed_config").items("mutations");
+            check_copies(("mutations", &mutations), &carriers, findings);
+        }
         for filter in manager.filters.iter().take(first) {
-            check_copies(filter, &carriers, findings);
+            check_copies(("request_mutations", &filter.mutations()), &carriers, findings);
         }
     }
 }
@@ -97,6 +103,10 @@ impl Carriers {
             operator.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map(|(inner, _)| inner);
         if operator.starts_with(COOKIE) {
             return self.headers.iter().any(|header| header == "cookie");
+        }
+        if operator.starts_with(COALESCE) {
+            let operator = operator.to_ascii_lowercase();
+            return self.headers.iter().any(|name| operator.contains(&format!("\"{name}\"")));
         }
         if operator.starts_with(PATH) && !operator.starts_with("%PATH_") {
             let is_without_query = arguments.is_some_and(|inner| inner.trim().starts_with("NQ"));
@@ -181,18 +191,18 @@ fn check_tracing(tracing: &Node<'_>, carriers: &Carriers, findings: &mut Finding
     }
 }
 
-/// Checks that a filter before the check doesn't copy a key into a header that Talos doesn't know.
-fn check_copies(filter: &HttpFilter<'_>, carriers: &Carriers, findings: &mut Findings) {
-    for mutation in filter.mutations() {
+/// Checks that nothing before the check copies a key into a header that Talos doesn't know.
+fn check_copies((list, mutations): (&str, &[Node<'_>]), carriers: &Carriers, findings: &mut Findings) {
+    for mutation in mutations {
         let value = mutation.get_path("append.header.value");
         if value.text().is_some_and(|value| carriers.removed_from(value).is_some()) {
             findings.add(
                 "key-copied",
                 Severity::Error,
                 &value,
-                "the filter copies keys into another header before the check: Talos doesn't know that header, so they go \
+                "keys are copied into another header before the check: Talos doesn't know that header, so they go \
                  upstream",
-                "request_mutations: [] # after the check the header has no key any more",
+                format!("{list}: [] # after the check the header has no key any more"),
             );
         }
     }
@@ -219,6 +229,12 @@ mod tests {
             (&headers, default, None),
             (&headers, "%RESP(AUTHORIZATION)% %REQ(X-USER)% %REQUESTED_SERVER_NAME% 100%%", None),
             (&headers, "%REQ(AUTHORIZATION", None),
+            (
+                &headers,
+                "%COALESCE({\"operators\":[{\"command\":\"REQ\",\"param\":\"Authorization\"}]})%",
+                Some("-"),
+            ),
+            (&headers, "%COALESCE({\"operators\":[{\"command\":\"REQ\",\"param\":\"x-other\"}]})%", None),
             (&query, default, Some("%PATH(NQ)%")),
             (&query, "%PATH% %PATH(WQ)% %PATH(NQ:ORIG)%", Some("%PATH(NQ)% %PATH(NQ)% %PATH(NQ:ORIG)%")),
             (&query, "%REQ_WITHOUT_QUERY(:PATH)% %REQ(COOKIE)%", None),

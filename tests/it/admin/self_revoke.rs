@@ -49,7 +49,9 @@ async fn a_derived_token_is_not_revocable() {
     let talos = Talos::start().await;
     let key = talos.issue(json!({})).await;
     let token = talos.derive(&key, json!({})).await;
-    talos.self_revoke(&token).await.expect_error(400, "DERIVED_TOKEN_NOT_REVOCABLE");
+    let refused = talos.self_revoke(&token).await;
+    assert_eq!(refused.json().at("/error/details/0/metadata/field"), "credential");
+    refused.expect_error(400, "DERIVED_TOKEN_NOT_REVOCABLE");
     assert_eq!(talos.verify(&key.secret).await["is_valid"], true);
 }
 

@@ -42,6 +42,10 @@ async fn keys_are_managed_with_a_client_certificate() {
     let all = format!("{issue} --ca-cert ca.pem --client-cert me.pem --client-key me.key");
     assert!(!run(&cli, &all).await.captured().is_empty());
     run(&cli, &format!("{issue} --client-cert me.pem")).await.expect(64);
+    let (_, other) = clients.client(vec![uri("spiffe://test/admin")], 2100);
+    std::fs::write(cli.path("other.key"), other).must("writing a PEM file");
+    let ran = run(&cli, &all.replace("me.key", "other.key")).await.expect(64);
+    assert!(ran.stderr.contains("--client-key: is not the private key"), "{}", ran.stderr);
     run(&cli, &format!("{issue} --ca-cert me.key")).await.expect(64);
     run(&cli, &format!("{issue} --ca-cert nonesuch.pem")).await.expect(64);
 }

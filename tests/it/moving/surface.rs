@@ -8,7 +8,7 @@ use crate::cli::Ran;
 use crate::rig::support::Must;
 use crate::rig::talos::Setup;
 
-const SECRET: &str = "0123456789abcdefghijklmnopqrstuvwxyz0123456789";
+const SECRET: &str = "zr7kq2mvx9dw4hsb8ynt3cgf6jpl1ae5uo0izr7kq2mv";
 
 /// Every key of its configuration reference, with a value that its pages show, and the same as the
 /// text of a variable.
@@ -60,7 +60,7 @@ const KEYS: [(&str, &str, &str); 61] = [
     ("quota.api_keys_max", "1000", "1000"),
     ("rate_limit.backend", r#""redis""#, "redis"),
     ("rate_limit.enabled", "true", "true"),
-    ("secrets.hmac.current", r#""0123456789abcdefghijklmnopqrstuvwxyz0123456789""#, SECRET),
+    ("secrets.hmac.current", r#""zr7kq2mvx9dw4hsb8ynt3cgf6jpl1ae5uo0izr7kq2mv""#, SECRET),
     (
         "secrets.hmac.retired",
         r#"["9876543210zyxwvutsrqponmlkjihgfedcba"]"#,

@@ -256,6 +256,14 @@ pub(super) const FAULTS: &[Fault] = &[
     (
         "key-copied",
         "error",
+        &[After(
+            "stat_prefix: edge",
+            "early_header_mutation_extensions:\n  - name: early\n    typed_config:\n      \"@type\": type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation\n      mutations: [{ append: { header: { key: x-copy, value: \"%REQ(x-api-key)%\" } } }]",
+        )],
+    ),
+    (
+        "key-copied",
+        "error",
         &[Before(
             EXT_AUTHZ,
             "- name: copy\n  typed_config:\n    \"@type\": type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation\n    mutations: { request_mutations: [{ append: { header: { key: x-original-authorization, value: \"%REQ(authorization)%\" } } }] }",
