@@ -2,6 +2,10 @@
 
 use crate::http::NO_SUCH_RESOURCE;
 
+/// Errors of a connection whose server speaks first, or closes it before a request.
+const OTHER_PROTOCOL: [&str; 3] =
+    ["invalid HTTP version parsed", "unexpected message from connection", "connection was not ready"];
+
 /// Adds what helps to an error of a connection. `is_socket` is true for `unix://`.
 pub(super) fn of_connection(problem: &str, is_socket: bool, may_lack_certificate: bool) -> String {
     let has = |words: &str| problem.contains(words);
@@ -13,7 +17,7 @@ pub(super) fn of_connection(problem: &str, is_socket: bool, may_lack_certificate
         ": name the server in --endpoint as its certificate does"
     } else if has("Expired") {
         ": the server's certificate has expired; renew it there"
-    } else if has("invalid HTTP version parsed") || has("unexpected message from connection") {
+    } else if OTHER_PROTOCOL.into_iter().any(has) {
         ": if the server speaks TLS, its URL begins with https://; the authz plane (port 4423) is for Envoy alone"
     } else if has("corrupt message") {
         ": if the server doesn't speak TLS, its URL begins with http://"
@@ -82,6 +86,7 @@ mod tests {
             ("No such file or directory (os error 2)", true, "serve.http.socket"),
             ("failed to lookup address information: Name or service not known", false, "host name"),
             ("invalid HTTP version parsed", false, "https://"),
+            ("connection was not ready", false, "is for Envoy alone"),
             ("received corrupt message of type InvalidContentType", false, "http://"),
             ("invalid peer certificate: UnknownIssuer", false, "--ca-cert"),
             ("connection closed before message completed", false, "https://"),

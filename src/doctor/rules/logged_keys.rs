@@ -57,10 +57,12 @@ pub(crate) fn examine(manager: &ConnectionManager<'_>, options: Options<'_>, fin
         let early = manager.node.items("early_header_mutation_extensions");
         for extension in early {
             let mutations = extension.get("typed_config").items("mutations");
-            check_copies(("mutations", &mutations), &carriers, findings);
+            let cure = "# remove early_header_mutation_extensions\n# or, in it, this mutation";
+            check_copies(&mutations, cure, &carriers, findings);
         }
         for filter in manager.filters.iter().take(first) {
-            check_copies(("request_mutations", &filter.mutations()), &carriers, findings);
+            let cure = "request_mutations: [] # after the check the header has no key any more";
+            check_copies(&filter.mutations(), cure, &carriers, findings);
         }
     }
 }
@@ -192,7 +194,7 @@ fn check_tracing(tracing: &Node<'_>, carriers: &Carriers, findings: &mut Finding
 }
 
 /// Checks that nothing before the check copies a key into a header that Talos doesn't know.
-fn check_copies((list, mutations): (&str, &[Node<'_>]), carriers: &Carriers, findings: &mut Findings) {
+fn check_copies(mutations: &[Node<'_>], cure: &'static str, carriers: &Carriers, findings: &mut Findings) {
     for mutation in mutations {
         let value = mutation.get_path("append.header.value");
         if value.text().is_some_and(|value| carriers.removed_from(value).is_some()) {
@@ -202,7 +204,7 @@ fn check_copies((list, mutations): (&str, &[Node<'_>]), carriers: &Carriers, fin
                 &value,
                 "keys are copied into another header before the check: Talos doesn't know that header, so they go \
                  upstream",
-                format!("{list}: [] # after the check the header has no key any more"),
+                cure,
             );
         }
     }
