@@ -128,13 +128,20 @@ pub(super) async fn lock_network(
     transaction: &mut AnyConnection,
     network: NetworkId,
 ) -> Result<KeyCount, StoreError> {
-    let lock = inner.query("UPDATE key_counts SET live = live WHERE network_id = $1");
-    lock.bind(network.to_string()).execute(&mut *transaction).await?;
-    if let Some(count) = read_count(inner, transaction, network).await? {
-        return Ok(count);
+    let mut was_seen = false;
+    loop {
+        let lock = inner.query("UPDATE key_counts SET live = live WHERE network_id = $1");
+        let locked = lock.bind(network.to_string()).execute(&mut *transaction).await?.rows_affected();
+        let Some(count) = read_count(inner, transaction, network).await? else {
+            insert_count(inner, transaction, network, 0).await?;
+            return Ok(KeyCount { network, live: 0, settled: Timestamp::from_micros(0) });
+        };
+        // A row that another transaction inserted between the two statements isn't locked yet.
+        if locked > 0 || was_seen {
+            return Ok(count);
+        }
+        was_seen = true;
     }
-    insert_count(inner, transaction, network, 0).await?;
-    Ok(KeyCount { network, live: 0, settled: Timestamp::from_micros(0) })
 }
 
 async fn read_count(
