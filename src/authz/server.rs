@@ -102,23 +102,23 @@ pub struct AuthorizationService {
     /// Streams to modules that may still be opened.
     pub(super) edge_streams: Arc<Semaphore>,
     templates: Arc<ArcSwap<Templates>>,
-    large_messages: LogPause,
-    failed_lookups: LogPause,
+    large_messages: LogLimiter,
+    failed_lookups: LogLimiter,
 }
 
-/// Time of the last log line of one kind; shared by all threads.
+/// Limits log lines of one kind to one in [`LOG_INTERVAL`], for all threads together.
 #[derive(Clone, Default)]
-struct LogPause(Arc<Mutex<Option<BootTime>>>);
+struct LogLimiter(Arc<Mutex<Option<BootTime>>>);
 
-impl LogPause {
-    /// Returns true, and begins a pause, if no line was logged for [`LOG_INTERVAL`].
-    fn is_over(&self, now: BootTime) -> bool {
+impl LogLimiter {
+    /// Returns whether a line may be logged now, and takes it for logged.
+    fn take(&self, now: BootTime) -> bool {
         let mut logged = self.0.lock();
-        let is_over = logged.is_none_or(|at| now.since(at) >= LOG_INTERVAL);
-        if is_over {
+        let is_allowed = logged.is_none_or(|at| now.since(at) >= LOG_INTERVAL);
+        if is_allowed {
             *logged = Some(now);
         }
-        is_over
+        is_allowed
     }
 }
 
@@ -186,7 +186,7 @@ impl AuthorizationService {
     /// Counts a Check that is too large to be read, and logs one a minute.
     pub fn message_too_large(&self) {
         self.stream_refused(StreamRefusal::MessageTooLarge, 1);
-        if self.large_messages.is_over(self.service.clock.boot_now()) {
+        if self.large_messages.take(self.service.clock.boot_now()) {
             tracing::warn!(
                 "a Check larger than 4 MiB was refused: Envoy sends the bodies of requests along, which Talos never \
                  reads; remove with_request_body from the ext_authz filter (talos_streams_refused_total counts them)"
@@ -196,7 +196,7 @@ impl AuthorizationService {
 
     /// Returns why a Check is refused whose lookup failed, and logs one a minute.
     fn lookup_failed(&self) -> DenyReason {
-        if self.failed_lookups.is_over(self.service.clock.boot_now()) {
+        if self.failed_lookups.take(self.service.clock.boot_now()) {
             tracing::warn!(
                 "a Check was answered 503: its credential had to be looked up, and the database gave no answer within \
                  {} ms; look at the database's load and at this process's CPU limit (talos status)",

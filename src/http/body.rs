@@ -175,7 +175,8 @@ fn explain(path: &str, message: &str) -> ApiError {
     // Our own types say what a value must be; they don't quote it.
     let is_ours =
         ["must ", "may ", "a duration ", "unknown unit "].iter().any(|words| message.starts_with(words));
-    let problem = match message.split_once("expected ") {
+    // The last one: serde quotes the value before it.
+    let problem = match message.rsplit_once("expected ") {
         _ if is_ours => message.to_owned(),
         Some((_, expected)) => format!("must be {}", json_type(expected)),
         None => "isn't a valid value".to_owned(),
@@ -260,6 +261,7 @@ mod tests {
             (br#"{"wait":["s3cret"]}"#, "wait: must be a"),
             (br#"{"number":-1}"#, "number: must be a whole number from 0 to 4294967295"),
             (br#"{"number":"s3cret"}"#, "number: must be a whole number from 0 to 4294967295"),
+            (br#"{"number":"a, expected s3cret"}"#, "number: must be a whole number from 0 to 4294967295"),
             (br#"{"texts":"s3cret"}"#, "texts: must be a list"),
         ] {
             let error = parse::<Sample>(body).unwrap_err();

@@ -56,6 +56,7 @@ def a_page_that_is_slow_is_added_once(stack, browser, seeded):
 def a_search_keeps_what_is_chosen_meanwhile(stack, browser, seeded):
     with ConsolePage(browser, stack) as console:
         page = console.page
+        page.clock.install()
         console.open("keys/issued")
         # Both before the search begins, 200 ms after the last letter.
         page.evaluate(
@@ -70,7 +71,7 @@ def a_search_keeps_what_is_chosen_meanwhile(stack, browser, seeded):
             "(() => { const search = document.getElementById('search'); search.value = 'other';"
             " search.dispatchEvent(new Event('input', { bubbles: true })); location.hash = '#/issue'; })()"
         )
-        page.wait_for_timeout(400)
+        page.clock.run_for(1_000)
         assert page.url.endswith("#/issue"), page.url
 
 

@@ -248,7 +248,7 @@ fn import_batch() -> Example {
     let failed = json!({
         "index": 2,
         "error_code": "BATCH_CREATE_IMPORTED_API_KEYS_ERROR_ALREADY_EXISTS",
-        "error_message": "this API key has been imported already",
+        "error_message": format!("this API key has been imported already, as {IMPORTED_HASH_ID}"),
     });
     let of_hash = json!({
         "key_id": IMPORTED_HASH_ID,
