@@ -85,6 +85,14 @@ fn file_errors_name_the_key_and_the_file() {
         ("authz: {routes: [{path: {exact: /a, prefix: /b}}]}", "authz.routes[0].path: exactly one of"),
         ("authz: {routes: [{host: 'a.example:80'}]}", "authz.routes[0].host: must be a host name"),
         ("authz: {routes: [{methods: ['G T']}]}", "authz.routes[0].methods: must be methods"),
+        ("authz: {routes: [{methods: ['*']}]}", "authz.routes[0].methods: must be methods"),
+        (
+            "authz: {routes: [{path: {exact: '/a%20b'}}]}",
+            "authz.routes[0].path: a path is compared after decoding",
+        ),
+        ("authz: {routes: [{path: {template: '/%7Bid%7D'}}]}", "authz.routes[0].path: a path is compared"),
+        ("authz: {sources: [{header: X-Talos-Key-Id}]}", "authz.sources[0]: must not begin with x-talos-"),
+        ("authz: {sources: [{header: Cookie}]}", "authz.sources[0]: must not be a header that requests need"),
         ("credentials: {issuer_retired: [{value: a, expires_at: soon}]}", "credentials.issuer_retired[0]"),
     ];
     for (yaml, expected) in table {

@@ -2,7 +2,7 @@
 
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use prost::Message;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::rig::check::Check;
 use crate::rig::http::assert_envelope;
@@ -230,4 +230,19 @@ async fn a_check_that_is_too_large_is_logged_once_and_counted() {
     until("both are counted", counted).await;
     let log = talos.process.log();
     assert_eq!(log.matches("remove with_request_body").count(), 1, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_set_that_can_only_verify_lets_requests_pass_without_a_token() {
+    let setup = Setup::new();
+    let path = setup.path("signing-keys.json");
+    let mut keys: Value = serde_json::from_str(&std::fs::read_to_string(&path).must("the keys")).must("JSON");
+    for key in keys["keys"].as_array_mut().must("a list") {
+        key.as_object_mut().must("a key").remove("d").must("its private part");
+    }
+    std::fs::write(&path, keys.to_string()).must("writing public keys");
+    let talos = setup.start().await;
+    let key = talos.issue(json!({})).await;
+    let allowed = talos.check(Check::bearer(&key.secret)).await.allowed();
+    assert_eq!(allowed.header("authorization"), None);
 }

@@ -25,7 +25,7 @@ async fn checks_are_grouped_by_what_is_asked_for() {
         talos.check(Check::bearer(&key.secret).from("192.0.2.7")).await.allowed();
     }
     talos.check(Check::bearer(&other.secret)).await.denied(403);
-    talos.check(Check::bearer(&other.secret).path("/other").from("192.0.2.8")).await.allowed();
+    talos.check(Check::bearer(&other.secret).path("/other").from("::ffff:192.0.2.8")).await.allowed();
     talos.check(Check::bearer("unknown")).await.denied(401);
     talos.check(Check::default()).await.denied(401);
     talos.check(Check::bearer(&key.secret).path("/x").route("talos.route", "named-by-envoy")).await.allowed();
@@ -101,6 +101,8 @@ async fn pages_follow_each_other_and_bad_requests_are_named() {
         ("filter=status=x", "filter"),
         ("start_time=yesterday", "start_time"),
         ("end_time=2020-01-01T00:00:00Z&start_time=2021-01-01T00:00:00Z", "start_time"),
+        ("end_time=2020-01-01T00:20:00Z&start_time=2020-01-01T00:40:00Z", "start_time"),
+        ("end_time=2020-01-01T00:20:00Z&start_time=2020-01-01T00:20:00Z", "start_time"),
         ("page_size=-1", "page_size"),
         ("page_token=x", "page_token"),
         ("limit=1", "limit"),
