@@ -8,6 +8,7 @@
 //! through it.
 
 mod accelerator;
+mod carriers;
 mod connection_manager;
 mod document;
 mod dump;
@@ -134,6 +135,7 @@ fn examine_dump(dump: &Dump<'_>, options: Options<'_>, findings: &mut Findings, 
         if !manager.checks.is_empty() {
             rules::overwrites::examine(dump, manager, findings);
             rules::logged_keys::examine(manager, options, findings);
+            rules::copied_keys::examine(manager, options, findings);
         }
         rules::accelerator::examine(manager, findings);
         for check in &manager.checks {

@@ -82,6 +82,16 @@ const BASIC: &str = "Basic";
 const WEBSOCKET_PROTOCOL: &str = "sec-websocket-protocol";
 
 impl CredentialSource {
+    /// Returns the header that has the credential; `None` if the URL has it.
+    pub fn header(&self) -> Option<&str> {
+        match self {
+            Self::Header { name, .. } => Some(name),
+            Self::Cookie { .. } => Some("cookie"),
+            Self::WebsocketProtocol { .. } => Some(WEBSOCKET_PROTOCOL),
+            Self::Query { .. } | Self::Path(_) => None,
+        }
+    }
+
     /// Returns true if both sources could find one value: a header without a scheme matches any
     /// scheme.
     pub(super) fn overlaps(&self, other: &Self) -> bool {

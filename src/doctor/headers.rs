@@ -1,5 +1,7 @@
 //! Identity headers that upstreams trust, and Envoy's matchers and mutations of header names.
 
+use regex::RegexBuilder;
+
 use super::node::Node;
 use crate::authz::header_names::{HEADER_PREFIX, fold, is_reserved};
 use crate::authz::identity_headers::IDENTITY_HEADERS;
@@ -11,7 +13,7 @@ pub(super) enum Match {
     Yes,
     /// The matcher doesn't match.
     No,
-    /// Unknown: the matcher is a regular expression, which isn't evaluated here.
+    /// Unknown: the matcher is a regular expression that isn't valid or too large.
     Unknown,
 }
 
@@ -41,11 +43,12 @@ pub(super) fn list_matches(list: &Node<'_>, name: &str) -> Match {
 
 /// The regular expression for `x-talos-` names in the configurations that this project ships.
 ///
-/// It matches what [`is_talos_header`] is true for: Envoy holds names in lower case. This one and
-/// [`OLDER_TALOS_HEADER_REGEX`] are the only regular expressions that the matchers here evaluate.
+/// It matches what [`is_talos_header`] is true for: Envoy holds names in lower case.
 pub(super) const TALOS_HEADER_REGEX: &str = "x[^a-z0-9]talos[^a-z0-9].*";
-/// The expression of earlier versions of these configurations: names with other characters pass it.
-const OLDER_TALOS_HEADER_REGEX: &str = "x[-_]talos[-_].*";
+
+/// Longest regular expression that is evaluated, and size of a compiled one, in bytes.
+const MAX_REGEX: usize = 1024;
+const MAX_COMPILED_REGEX: usize = 64 * 1024;
 
 /// Spellings of an identity header that many servers take for it.
 const SPELLINGS: [&str; 2] = ["x_talos_actor_id", "x.talos.actor.id"];
@@ -65,14 +68,20 @@ pub(super) fn string_matches(matcher: &Node<'_>, name: &str) -> Match {
             return Match::from(matches(&name, &fold(text)));
         }
     }
-    match matcher.get_path("safe_regex.regex").raw_text() {
-        Some(TALOS_HEADER_REGEX) => Match::from(is_talos_header(&name)),
-        Some(OLDER_TALOS_HEADER_REGEX) => {
-            let separators = [1, HEADER_PREFIX.len() - 1].map(|at| name.as_bytes().get(at));
-            let are_known = separators.iter().all(|byte| matches!(byte, Some(b'-' | b'_')));
-            Match::from(are_known && is_talos_header(&name))
-        }
-        _ => Match::Unknown,
+    regex_matches(&matcher.get("safe_regex"), &name)
+}
+
+/// Matches a name against an `envoy.type.matcher.v3.RegexMatcher`, which matches whole texts.
+///
+/// Envoy's expressions are those of RE2. Those that the `regex` crate reads mean the same there.
+pub(super) fn regex_matches(matcher: &Node<'_>, name: &str) -> Match {
+    let Some(text) = matcher.get("regex").raw_text().filter(|text| text.len() <= MAX_REGEX) else {
+        return Match::Unknown;
+    };
+    let whole = format!(r"\A(?:{text})\z");
+    match RegexBuilder::new(&whole).size_limit(MAX_COMPILED_REGEX).build() {
+        Ok(regex) => Match::from(regex.is_match(name)),
+        Err(_) => Match::Unknown,
     }
 }
 
@@ -149,8 +158,18 @@ mod tests {
         ] {
             assert_eq!(list_matches(&list, name), expected, "{name}");
         }
-        let list = read("patterns: {safe_regex: {regex: .*}}", 1).unwrap();
-        assert_eq!(list_matches(&Node::new(&list[0], ""), "cookie"), Match::Unknown);
+        for (regex, expected) in [
+            (".*", Match::Yes),
+            ("cook", Match::No),
+            ("cookie|authorization", Match::Yes),
+            ("(?i)COOKIE", Match::Yes),
+            ("(", Match::Unknown),
+            ("[a-z]{1000}{1000}", Match::Unknown),
+        ] {
+            let text = format!("patterns: {{ safe_regex: {{ regex: '{regex}' }} }}");
+            let list = read(&text, 1).unwrap();
+            assert_eq!(list_matches(&Node::new(&list[0], ""), "cookie"), expected, "{regex}");
+        }
     }
 
     #[test]
@@ -161,8 +180,9 @@ mod tests {
         for (mutation, expected, spellings) in [
             ("{ remove_on_match: { key_matcher: { prefix: x-talos- } } }", true, false),
             (&regex(TALOS_HEADER_REGEX), true, true),
-            (&regex(OLDER_TALOS_HEADER_REGEX), true, false),
-            (&regex(".*"), false, false),
+            (&regex("x[-_]talos[-_].*"), true, false),
+            (&regex(".*"), true, true),
+            (&regex("x-.*(?=y)"), false, false),
             ("{ remove: x-talos-key-id }", false, false),
         ] {
             let text = format!("list: [{mutation}]");

@@ -3,6 +3,7 @@
 pub(super) mod accelerator;
 pub(super) mod api;
 pub(super) mod cluster;
+pub(super) mod copied_keys;
 pub(super) mod coverage;
 pub(super) mod cure;
 pub(super) mod filter;

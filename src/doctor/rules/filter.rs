@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::authz::identity_headers::IDENTITY_HEADERS;
 use crate::config::{Authz, ClientAddress, CredentialSource};
 use crate::doctor::findings::{Findings, Severity};
 use crate::doctor::headers::{self, Match};
@@ -224,15 +225,7 @@ fn check_visibility(config: &Node<'_>, options: Options<'_>, findings: &mut Find
     }
     let default = Authz::default();
     let authz = options.authz.unwrap_or(&default);
-    let mut needed: Vec<&str> = vec![];
-    for source in &authz.sources {
-        match source {
-            CredentialSource::Header { name, .. } => needed.push(name),
-            CredentialSource::Cookie { .. } => needed.push("cookie"),
-            CredentialSource::WebsocketProtocol { .. } => needed.push("sec-websocket-protocol"),
-            CredentialSource::Query { .. } | CredentialSource::Path(_) => {}
-        }
-    }
+    let mut needed: Vec<&str> = authz.sources.iter().filter_map(CredentialSource::header).collect();
     match authz.client_address {
         ClientAddress::Peer => {}
         ClientAddress::External => needed.push("x-envoy-external-address"),
@@ -331,39 +324,72 @@ fn check_mutations(config: &Node<'_>, options: Options<'_>, server: &str, findin
             "clear_route_cache: false",
         );
     }
-    let rules = config.get("decoder_header_mutation_rules");
-    if rules.get("disallow_all").is_true() {
-        findings.add(
-            "mutations-ignored",
-            Severity::Error,
-            &rules.get("disallow_all"),
-            "Envoy ignores Talos' changes of headers: keys go upstream, and forged x-talos-* headers stay",
-            "# remove decoder_header_mutation_rules",
-        );
-    } else if rules.get("disallow_system").is_true() && options.authz.is_some_and(has_keys_in_urls) {
-        findings.add(
-            "mutations-ignored",
-            Severity::Error,
-            &rules.get("disallow_system"),
-            "Envoy ignores Talos' changes of :path: keys in the query or in the path go upstream (authz.sources)",
-            "decoder_header_mutation_rules: { disallow_system: false }",
-        );
-    } else if !rules.get("disallow_expression").is_absent() {
-        findings.add(
-            "mutations-ignored",
-            Severity::Warning,
-            &rules.get("disallow_expression"),
-            "Envoy ignores Talos' changes of headers that match this expression; it must match neither x-talos-* nor a \
-             header that carries keys",
-            "# remove decoder_header_mutation_rules",
-        );
-    }
+    check_mutation_rules(&config.get("decoder_header_mutation_rules"), options, findings);
 }
 
-/// Returns true if Talos looks for keys in the query or in the path.
-fn has_keys_in_urls(authz: &Authz) -> bool {
-    let is_in_url = |source: &CredentialSource| {
-        matches!(source, CredentialSource::Query { .. } | CredentialSource::Path(_))
+/// Checks an `envoy.config.common.mutation_rules.v3.HeaderMutationRules`: every header that Talos
+/// sets or removes may be changed.
+fn check_mutation_rules(rules: &Node<'_>, options: Options<'_>, findings: &mut Findings) {
+    let default = Authz::default();
+    let authz = options.authz.unwrap_or(&default);
+    // The last one stands for names that Talos doesn't know.
+    let mut names: Vec<&str> = IDENTITY_HEADERS.into_iter().chain(["x-talos-doctor"]).collect();
+    names.push(&authz.token_header);
+    names.extend(authz.sources.iter().filter_map(CredentialSource::header));
+    if authz.sources.iter().any(|source| source.header().is_none()) {
+        names.push(":path");
+    }
+    let refused: Vec<(&str, Refusal<'_>)> =
+        names.into_iter().filter_map(|name| Some((name, refusal(rules, name)?))).collect();
+    let Some((name, refusal)) = refused.iter().max_by_key(|(_, refusal)| refusal.is_certain) else { return };
+    let (severity, why) = match refusal.is_certain {
+        true if *name == ":path" => (
+            Severity::Error,
+            "Envoy ignores Talos' changes of :path: keys in the query or in the path go upstream (authz.sources)"
+                .to_owned(),
+        ),
+        true => (
+            Severity::Error,
+            format!(
+                "Envoy ignores Talos' changes of {name}: keys go upstream, forged x-talos-* headers stay, or what \
+                 Talos tells upstream is missing"
+            ),
+        ),
+        false => (
+            Severity::Warning,
+            "Envoy ignores Talos' changes of headers that match this expression; it must match neither x-talos-* \
+             nor a header that carries keys"
+                .to_owned(),
+        ),
     };
-    authz.sources.iter().any(is_in_url)
+    findings.add("mutations-ignored", severity, &refusal.by, why, "# remove decoder_header_mutation_rules");
+}
+
+/// A rule that keeps a header as it is.
+struct Refusal<'a> {
+    by: Node<'a>,
+    /// False if it is a regular expression that isn't evaluated.
+    is_certain: bool,
+}
+
+/// Returns the rule that keeps a header as it is, in the order in which Envoy asks them.
+fn refusal<'a>(rules: &Node<'a>, name: &str) -> Option<Refusal<'a>> {
+    let by = |field: &str, is_certain| Some(Refusal { by: rules.get(field), is_certain });
+    let matches = |field: &str| match rules.get(field) {
+        expression if expression.is_absent() => Match::No,
+        expression => headers::regex_matches(&expression, name),
+    };
+    match matches("disallow_expression") {
+        Match::Yes => return by("disallow_expression", true),
+        Match::Unknown => return by("disallow_expression", false),
+        Match::No => {}
+    }
+    let is_allowed = matches("allow_expression");
+    let field = match () {
+        () if is_allowed == Match::Yes => return None,
+        () if rules.get("disallow_all").is_true() => "disallow_all",
+        () if rules.get("disallow_system").is_true() && name.starts_with(':') => "disallow_system",
+        () => return None,
+    };
+    by(field, is_allowed == Match::No)
 }

@@ -1,27 +1,16 @@
-//! Findings about access logs and traces that show keys, and about copies of keys that are made
-//! before the check.
+//! Findings about access logs and traces that show keys.
 //!
 //! A header that carried a key is removed when the check passes. Of refused requests Envoy logs
 //! what the client sent: also a valid key, which only lacked a scope or was used too often.
 
 use std::collections::HashSet;
 
-use crate::config::{Authz, CredentialSource};
+use crate::config::Authz;
+use crate::doctor::carriers::Carriers;
 use crate::doctor::connection_manager::ConnectionManager;
 use crate::doctor::findings::{Findings, Severity};
 use crate::doctor::node::{Node, quoted, to_yaml};
 use crate::doctor::options::Options;
-
-/// Operator of an access log that shows a header; others begin like it.
-const REQUEST_HEADER: &str = "%REQ";
-/// Operator that shows the path.
-const PATH: &str = "%PATH";
-/// Operator that shows the path without its query.
-const WITHOUT_QUERY: &str = "%PATH(NQ)%";
-/// Operator that shows a cookie.
-const COOKIE: &str = "%COOKIE(";
-/// Operator that shows the first of several values, which JSON names.
-const COALESCE: &str = "%COALESCE(";
 
 /// Format of an access log that has none of its own.
 const DEFAULT_FORMAT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" \
@@ -52,97 +41,6 @@ pub(crate) fn examine(manager: &ConnectionManager<'_>, options: Options<'_>, fin
         if examined.insert(std::ptr::from_ref(level.tree)) {
             check_tracing(&level.get("tracing"), &carriers, findings);
         }
-    }
-    if let Some(first) = manager.checks.iter().map(|check| check.index).min() {
-        let early = manager.node.items("early_header_mutation_extensions");
-        for extension in early {
-            let mutations = extension.get("typed_config").items("mutations");
-            let cure = "# remove early_header_mutation_extensions\n# or, in it, this mutation";
-            check_copies(&mutations, cure, &carriers, findings);
-        }
-        for filter in manager.filters.iter().take(first) {
-            let cure = "request_mutations: [] # after the check the header has no key any more";
-            check_copies(&filter.mutations(), cure, &carriers, findings);
-        }
-    }
-}
-
-/// Places of a request that carry keys.
-struct Carriers {
-    /// Names of headers, in lower case.
-    headers: Vec<String>,
-    is_in_query: bool,
-    is_in_path: bool,
-}
-
-impl Carriers {
-    fn of(authz: &Authz) -> Self {
-        let mut carriers = Self { headers: vec![], is_in_query: false, is_in_path: false };
-        for source in &authz.sources {
-            match source {
-                CredentialSource::Header { name, .. } => carriers.headers.push(name.to_ascii_lowercase()),
-                CredentialSource::Cookie { .. } => carriers.headers.push("cookie".to_owned()),
-                CredentialSource::WebsocketProtocol { .. } => {
-                    carriers.headers.push("sec-websocket-protocol".to_owned());
-                }
-                CredentialSource::Query { .. } => carriers.is_in_query = true,
-                CredentialSource::Path(_) => carriers.is_in_path = true,
-            }
-        }
-        carriers
-    }
-
-    /// Returns true if a header may contain a key. `query` tells if it is shown with its query.
-    fn has(&self, name: &str, query: bool) -> bool {
-        let name = name.trim().to_ascii_lowercase();
-        let is_path = matches!(name.as_str(), ":path" | "x-envoy-original-path");
-        (is_path && (self.is_in_path || (self.is_in_query && query))) || self.headers.contains(&name)
-    }
-
-    /// Returns true if an operator of a format, from its `%` to its end, shows a key.
-    fn is_shown_by(&self, operator: &str) -> bool {
-        let arguments =
-            operator.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map(|(inner, _)| inner);
-        if operator.starts_with(COOKIE) {
-            return self.headers.iter().any(|header| header == "cookie");
-        }
-        if operator.starts_with(COALESCE) {
-            let operator = operator.to_ascii_lowercase();
-            return self.headers.iter().any(|name| operator.contains(&format!("\"{name}\"")));
-        }
-        if operator.starts_with(PATH) && !operator.starts_with("%PATH_") {
-            let is_without_query = arguments.is_some_and(|inner| inner.trim().starts_with("NQ"));
-            return self.is_in_path || (self.is_in_query && !is_without_query);
-        }
-        let (true, Some(arguments)) = (operator.starts_with(REQUEST_HEADER), arguments) else { return false };
-        let has_query = !operator.starts_with("%REQ_WITHOUT_QUERY");
-        arguments.split('?').any(|name| self.has(name, has_query))
-    }
-
-    /// Returns true for an operator that shows the path.
-    fn is_path(&self, operator: &str) -> bool {
-        operator.starts_with(PATH) || operator.to_ascii_lowercase().contains(":path")
-    }
-
-    /// Returns a format without the operators that show a key. `None` if there are none.
-    fn removed_from(&self, format: &str) -> Option<String> {
-        let (mut rest, mut kept, mut is_changed) = (format, String::new(), false);
-        while let Some(start) = rest.find('%') {
-            let (before, operator) = rest.split_at(start);
-            kept.push_str(before);
-            let end = operator[1..].find('%').map_or(operator.len(), |end| end + 2);
-            let (operator, after) = operator.split_at(end);
-            let is_shown = self.is_shown_by(operator);
-            is_changed |= is_shown;
-            kept.push_str(match is_shown {
-                false => operator,
-                true if self.is_path(operator) && !self.is_in_path => WITHOUT_QUERY,
-                true => "-",
-            });
-            rest = after;
-        }
-        kept.push_str(rest);
-        is_changed.then_some(kept)
     }
 }
 
@@ -189,60 +87,6 @@ fn check_tracing(tracing: &Node<'_>, carriers: &Carriers, findings: &mut Finding
                 "traces show keys: the tag has the value of a header in which they come",
                 "name: x-request-id # or another header that carries no keys",
             );
-        }
-    }
-}
-
-/// Checks that nothing before the check copies a key into a header that Talos doesn't know.
-fn check_copies(mutations: &[Node<'_>], cure: &'static str, carriers: &Carriers, findings: &mut Findings) {
-    for mutation in mutations {
-        let value = mutation.get_path("append.header.value");
-        if value.text().is_some_and(|value| carriers.removed_from(value).is_some()) {
-            findings.add(
-                "key-copied",
-                Severity::Error,
-                &value,
-                "keys are copied into another header before the check: Talos doesn't know that header, so they go \
-                 upstream",
-                cure,
-            );
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn operators_that_show_keys_are_taken_out() {
-        let sources = |sources: &str| {
-            let sources = serde_norway::from_str(sources).unwrap();
-            Carriers::of(&Authz { sources, ..Authz::default() })
-        };
-        let headers = sources("[{ header: authorization, scheme: Bearer }, { cookie: key }]");
-        let query = sources("[{ query: key }]");
-        let path = sources("[{ path: '/v2/{key}' }]");
-        let default = "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%";
-        for (carriers, format, kept) in [
-            (&headers, "%START_TIME% %REQ(AUTHORIZATION)%\n", Some("%START_TIME% -\n")),
-            (&headers, "%REQ(x-user?Authorization):12% %REQ(:METHOD)%", Some("- %REQ(:METHOD)%")),
-            (&headers, "%REQ(cookie)%%COOKIE(key)%", Some("--")),
-            (&headers, default, None),
-            (&headers, "%RESP(AUTHORIZATION)% %REQ(X-USER)% %REQUESTED_SERVER_NAME% 100%%", None),
-            (&headers, "%REQ(AUTHORIZATION", None),
-            (
-                &headers,
-                "%COALESCE({\"operators\":[{\"command\":\"REQ\",\"param\":\"Authorization\"}]})%",
-                Some("-"),
-            ),
-            (&headers, "%COALESCE({\"operators\":[{\"command\":\"REQ\",\"param\":\"x-other\"}]})%", None),
-            (&query, default, Some("%PATH(NQ)%")),
-            (&query, "%PATH% %PATH(WQ)% %PATH(NQ:ORIG)%", Some("%PATH(NQ)% %PATH(NQ)% %PATH(NQ:ORIG)%")),
-            (&query, "%REQ_WITHOUT_QUERY(:PATH)% %REQ(COOKIE)%", None),
-            (&path, "%REQ_WITHOUT_QUERY(:PATH)% %PATH(NQ)%", Some("- -")),
-        ] {
-            assert_eq!(carriers.removed_from(format).as_deref(), kept, "{format}");
         }
     }
 }

@@ -269,4 +269,20 @@ pub(super) const FAULTS: &[Fault] = &[
             "- name: copy\n  typed_config:\n    \"@type\": type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation\n    mutations: { request_mutations: [{ append: { header: { key: x-original-authorization, value: \"%REQ(authorization)%\" } } }] }",
         )],
     ),
+    (
+        "key-copied",
+        "warning",
+        &[Before(
+            EXT_AUTHZ,
+            "- name: metadata\n  typed_config:\n    \"@type\": type.googleapis.com/envoy.extensions.filters.http.header_to_metadata.v3.Config\n    request_rules:\n      - header: X-API-Key\n        on_header_present: { metadata_namespace: app, key: caller, type: STRING }",
+        )],
+    ),
+    (
+        "key-copied",
+        "warning",
+        &[Before(
+            EXT_AUTHZ,
+            "- name: state\n  typed_config:\n    \"@type\": type.googleapis.com/envoy.extensions.filters.http.set_filter_state.v3.Config\n    on_request_headers:\n      - object_key: caller\n        factory_key: envoy.string\n        format_string: { text_format_source: { inline_string: \"%REQ(authorization)%\" } }",
+        )],
+    ),
 ];

@@ -74,6 +74,19 @@ pub(super) const FAULTS: &[Fault] = &[
         ],
     ),
     ("mutations-ignored", "error", &[After(FILTER, "decoder_header_mutation_rules: { disallow_all: true }")]),
+    (
+        "mutations-ignored",
+        "error",
+        &[After(
+            FILTER,
+            "decoder_header_mutation_rules: { disallow_expression: { regex: 'x-(user|api-key).*' } }",
+        )],
+    ),
+    (
+        "credential-unseen",
+        "error",
+        &[After(FILTER, "disallowed_headers: { patterns: [{ safe_regex: { regex: 'auth.*' } }] }")],
+    ),
     ("endless-streams", "note", &[Without("max_stream_duration:")]),
     ("endless-streams", "note", &[Replace("max_stream_duration: 3600s", "max_stream_duration: 0s")]),
     (
