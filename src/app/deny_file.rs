@@ -44,6 +44,13 @@ pub struct DenyFileError {
     problem: Problem,
 }
 
+impl DenyFileError {
+    /// Returns true if the file was read, but isn't a list of key ids.
+    pub(super) fn is_malformed(&self) -> bool {
+        matches!(self.problem, Problem::Malformed(_))
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 enum Problem {
     #[error("can't be read: {0}")]

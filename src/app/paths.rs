@@ -7,34 +7,23 @@ use std::path::Path;
 /// Longest path of a Unix socket, in bytes: `sockaddr_un` without the final zero.
 const MAX_SOCKET_PATH_BYTES: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
-/// Checks that the directory of a file is there, and that the file isn't a directory.
-///
-/// # Errors
-/// With the key before the reason.
-pub(super) fn file(key: &str, path: &Path) -> Result<(), String> {
-    directory_of(key, path)?;
-    match path.is_dir() {
-        true => Err(format!("{key}: {} is a directory", path.display())),
-        false => Ok(()),
-    }
-}
-
 /// Checks that a socket can be made at a path.
 ///
 /// # Errors
-/// With the key before the reason.
+/// With the key before the reason, and the cure behind it.
 pub(super) fn socket(key: &str, path: &Path) -> Result<(), String> {
     let length = path.as_os_str().as_bytes().len();
     if length > MAX_SOCKET_PATH_BYTES {
         return Err(format!(
-            "{key}: has {length} bytes, and a socket's path {MAX_SOCKET_PATH_BYTES} at most"
+            "{key}: has {length} bytes, and a socket's path {MAX_SOCKET_PATH_BYTES} at most; name a shorter path"
         ));
     }
     directory_of(key, path)?;
     match std::fs::symlink_metadata(path) {
-        Ok(found) if !found.file_type().is_socket() => {
-            Err(format!("{key}: {} is there and no socket, so it isn't replaced", path.display()))
-        }
+        Ok(found) if !found.file_type().is_socket() => Err(format!(
+            "{key}: {} is there and no socket, so it isn't replaced; name another path",
+            path.display()
+        )),
         Ok(_) | Err(_) => Ok(()),
     }
 }
@@ -42,7 +31,9 @@ pub(super) fn socket(key: &str, path: &Path) -> Result<(), String> {
 fn directory_of(key: &str, path: &Path) -> Result<(), String> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     match parent {
-        Some(parent) if !parent.is_dir() => Err(format!("{key}: there is no directory {}", parent.display())),
+        Some(parent) if !parent.is_dir() => {
+            Err(format!("{key}: there is no directory {}; create it, or name another path", parent.display()))
+        }
         _ => Ok(()),
     }
 }

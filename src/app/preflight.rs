@@ -71,7 +71,7 @@ impl Checks<'_> {
         if let Some(Some(file)) = self.require(dsn, None)
             && options.files
         {
-            self.require(paths::file("db.dsn", &file), Some("create its directory, or name another path"));
+            self.require(Store::check_file(&file), None);
         }
         if options.files {
             self.dsn_files(config);
@@ -162,8 +162,7 @@ impl Checks<'_> {
             ("serve.authz.socket", &config.serve.authz.socket, authz),
         ] {
             if let Some(path) = socket.as_ref().filter(|_| is_served) {
-                let cure = "create its directory, or name another path";
-                self.require(paths::socket(key, path), Some(cure));
+                self.require(paths::socket(key, path), None);
             }
         }
         if let Some(path) = &config.authz.denied_template_file {
@@ -172,8 +171,12 @@ impl Checks<'_> {
             self.require(templates, MISSING.filter(|_| is_unreadable));
         }
         if let Some(path) = &config.consistency.deny_file {
-            let cure = "create it (an empty file refuses nothing), or remove the setting";
-            self.require(deny_file::read(path).await, Some(cure));
+            let list = deny_file::read(path).await;
+            let cure = match &list {
+                Err(error) if error.is_malformed() => "write one key's id a line; # begins a comment",
+                _ => "create it (an empty file refuses nothing), or remove the setting",
+            };
+            self.require(list, Some(cure));
         }
         if let Some(path) = &config.audit.file {
             let cure = "create its directory, and let this user write there";

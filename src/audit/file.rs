@@ -236,6 +236,9 @@ impl LogFile {
 /// Fails if not.
 pub(super) fn check_writable(path: &Path) -> io::Result<()> {
     match OpenOptions::new().read(true).append(true).open(path) {
+        Ok(file) if !file.metadata()?.is_file() => {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "is no file that can be read back"));
+        }
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),

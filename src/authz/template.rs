@@ -89,13 +89,13 @@ enum Piece {
 
 /// The template file.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a mapping with the list responses")]
 struct TemplateFile {
     responses: Vec<TemplateEntry>,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a mapping with at least content_type and body")]
 struct TemplateEntry {
     #[serde(default)]
     statuses: Vec<u16>,

@@ -111,8 +111,8 @@ impl Migrate {
         let dsn = dsn(self.database, file)?;
         match command {
             Command::Up => {
-                let version = Store::migrate_up(dsn.expose()).await.map_err(Failure::failed)?;
-                let known = Store::known_schema(dsn.expose()).map_err(Failure::failed)?;
+                let version = Store::migrate_up(dsn.expose()).await.map_err(failure)?;
+                let known = Store::known_schema(dsn.expose()).map_err(failure)?;
                 println!("the schema is at version {version}");
                 if version > known {
                     println!(
@@ -126,7 +126,7 @@ impl Migrate {
                 down(dsn.expose(), steps, options).await?;
             }
             Command::Status { format } => {
-                let steps = Store::migrations(dsn.expose()).await.map_err(Failure::failed)?;
+                let steps = Store::migrations(dsn.expose()).await.map_err(failure)?;
                 let output = Output::new(format, false);
                 if output.is_table() {
                     write_stdout(&summary(&steps))?;
@@ -134,10 +134,7 @@ impl Migrate {
                 output.print(&status(&steps))?;
             }
             Command::Force { version } => {
-                Store::migrate_force(dsn.expose(), version).await.map_err(|error| match error {
-                    StoreError::NoSuchVersion { .. } => Failure::usage(error),
-                    error => Failure::failed(error),
-                })?;
+                Store::migrate_force(dsn.expose(), version).await.map_err(failure)?;
                 println!("the schema's version is now recorded as {version}");
             }
             Command::Adopt(adopt) => return adopt.run(dsn.expose()).await,
@@ -147,21 +144,47 @@ impl Migrate {
     }
 }
 
+/// Finds the DSN, and checks it.
 fn dsn(argument: Option<SecretString>, file: Option<&Path>) -> Result<SecretString, Failure> {
-    if let Some(dsn) = argument {
-        return Ok(dsn);
+    let (origin, dsn) = find_dsn(argument, file)?;
+    match Store::check_dsn(dsn.expose()) {
+        Ok(_) => Ok(dsn),
+        Err(StoreError::Dsn(problem)) => Err(Failure::usage(format!("{origin}: {problem}"))),
+        Err(error) => Err(Failure::failed(error)),
     }
-    let from_environment = ["DB_DSN", "DSN"].iter().find_map(|name| std::env::var(name).ok());
+}
+
+/// Returns the DSN, and what it comes from.
+fn find_dsn(
+    argument: Option<SecretString>,
+    file: Option<&Path>,
+) -> Result<(&'static str, SecretString), Failure> {
+    if let Some(dsn) = argument {
+        return Ok(("--database", dsn));
+    }
+    let variable = |name: &'static str| std::env::var(name).ok().map(|dsn| (name, SecretString::from(dsn)));
+    let from_environment = ["DB_DSN", "DSN"].into_iter().find_map(variable);
     let source = source(file.map(Path::to_owned));
     let loaded = source.and_then(|source| source.without_admin().load().map_err(Failure::usage));
     match (loaded, from_environment) {
         (Ok(loaded), from_environment) => {
             let config = loaded.config;
-            Ok(config.migrate.dsn.or(from_environment.map(Into::into)).unwrap_or(config.db.dsn))
+            let own = config.migrate.dsn.map(|dsn| ("migrate.dsn", dsn));
+            Ok(own.or(from_environment).unwrap_or(("db.dsn", config.db.dsn)))
         }
         // The variables need no configuration.
-        (Err(_), Some(dsn)) => Ok(dsn.into()),
+        (Err(_), Some(found)) => Ok(found),
         (Err(error), None) => Err(error),
+    }
+}
+
+/// Returns the failure of a command on a database.
+fn failure(error: StoreError) -> Failure {
+    match error {
+        StoreError::NoSuchVersion { .. } => Failure::usage(error),
+        StoreError::WouldLose { .. } => Failure::usage(format!("{error}: use --yes to revert anyway")),
+        StoreError::InUse { .. } => Failure::usage(format!("{error}, or use --force")),
+        error => Failure::failed(error),
     }
 }
 
@@ -179,18 +202,14 @@ fn schema_version(text: &str) -> Result<i64, &'static str> {
 }
 
 async fn down(dsn: &str, steps: usize, options: RevertOptions) -> Result<(), Failure> {
-    let reverted = Store::migrate_down(dsn, steps, options).await.map_err(|error| match error {
-        StoreError::WouldLose { .. } => Failure::usage(format!("{error}: use --yes to revert anyway")),
-        StoreError::InUse { .. } => Failure::usage(format!("{error}, or use --force")),
-        error => Failure::failed(error),
-    })?;
+    let reverted = Store::migrate_down(dsn, steps, options).await.map_err(failure)?;
     for step in &reverted {
         stderr::line(format_args!("reverted {} ({})", step.version, step.name));
         for statement in &step.drops {
             stderr::line(format_args!("  {statement}"));
         }
     }
-    let version = version(&Store::migrations(dsn).await.map_err(Failure::failed)?);
+    let version = version(&Store::migrations(dsn).await.map_err(failure)?);
     println!("the schema is at version {version}");
     Ok(())
 }

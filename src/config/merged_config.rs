@@ -31,6 +31,8 @@ enum Origin {
     File(String),
     /// The environment variable with this name.
     Variable(String),
+    /// The environment variable with this name, which has several pieces between commas.
+    Split(String),
     /// Environment variables with this name and an index.
     Indexed(String),
 }
@@ -46,7 +48,7 @@ impl Origins {
         match self.found.get(path).or_else(of_section).or_else(around) {
             None => "default".to_owned(),
             Some(Origin::File(name)) => name.clone(),
-            Some(Origin::Variable(name)) => name.clone(),
+            Some(Origin::Variable(name) | Origin::Split(name)) => name.clone(),
             Some(Origin::Indexed(name)) => {
                 let index = inside.split_once(']').map_or("0", |(index, _)| index);
                 format!("{name}_{index}")
@@ -79,7 +81,7 @@ impl Origins {
         let (path, inside) = key.split_once('[')?;
         let index = inside.split_once(']')?.0.parse().ok()?;
         match self.found.get(path)? {
-            Origin::Variable(name) if !keys::OBJECT_LISTS.contains(&path) => Some((name, index)),
+            Origin::Split(name) => Some((name, index)),
             _ => None,
         }
     }
@@ -98,7 +100,10 @@ impl MergedConfig {
     }
 
     pub(super) fn set_from_variable(&mut self, path: &str, value: Value, variable: &str) {
-        self.set(path, value, Origin::Variable(variable.to_owned()));
+        let is_split =
+            !keys::OBJECT_LISTS.contains(&path) && value.as_sequence().is_some_and(|pieces| pieces.len() > 1);
+        let origin = if is_split { Origin::Split } else { Origin::Variable };
+        self.set(path, value, origin(variable.to_owned()));
     }
 
     pub(super) fn set_from_indexed(&mut self, path: &str, value: Value, variable: &str) {

@@ -55,8 +55,11 @@ pub(super) fn check(config: &Config, admin: bool) -> Problems {
     errors(config, &mut problems);
     counting(config, &mut problems);
     issuance::check(&config.issuance_policies, &config.roles, &mut problems);
-    // Last, as its message lists what other problems have in common.
-    problems.extend(openings::check(config, admin));
+    // Last, as its message lists what other problems have in common. What a host that can't be read
+    // would open isn't known.
+    if is_host(&config.serve.http.host) {
+        problems.extend(openings::check(config, admin));
+    }
     problems
 }
 
@@ -76,9 +79,18 @@ fn listeners(config: &Config, problems: &mut Problems) {
     }
     for (name, host, _) in &listeners {
         if !is_host(host) {
-            let message = "must be a host name or an address, without scheme and port";
+            let mut message = "must be a host name or an address, without scheme and port".to_owned();
+            if let Some((host, port)) = host_and_port(host) {
+                message.push_str(&format!(": write host: \"{host}\", and port: {port} beside it"));
+            }
             add(problems, &format!("{name}.host"), message);
         }
+    }
+    let sockets = (&serve.http.socket, &serve.authz.socket);
+    if let (Some(admin), Some(authz)) = sockets
+        && admin == authz
+    {
+        add(problems, "serve.authz.socket", "is serve.http.socket's path already; choose another");
     }
     for (index, (name, host, port)) in listeners.iter().enumerate() {
         let clash = listeners[..index]
@@ -107,6 +119,13 @@ fn is_host(host: &str) -> bool {
     let address = bare.split_once('%').map_or(bare, |(address, _)| address);
     let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b) || !b.is_ascii();
     address.parse::<IpAddr>().is_ok() || bare.bytes().all(is_name)
+}
+
+/// Splits `host:port`, also behind a scheme.
+fn host_and_port(text: &str) -> Option<(&str, u16)> {
+    let address = text.split_once("://").map_or(text, |(_, rest)| rest).trim_end_matches('/');
+    let (host, port) = address.rsplit_once(':')?;
+    Some((host, port.parse().ok()?)).filter(|_| is_host(host))
 }
 
 /// Returns true if both hosts can't be bound to one port: they are equal, or one stands for all

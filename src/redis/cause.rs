@@ -124,7 +124,11 @@ impl Cause {
 
 impl From<RedisError> for Cause {
     fn from(error: RedisError) -> Self {
-        Self::new(kind_of(&error), error.to_string())
+        match error.kind() {
+            // The text quotes what the other server sent.
+            ErrorKind::Parse => Self::new(CauseKind::Unreachable, "it doesn't speak Redis' protocol"),
+            _ => Self::new(kind_of(&error), error.to_string()),
+        }
     }
 }
 

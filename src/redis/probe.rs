@@ -19,7 +19,10 @@ pub(crate) fn check(settings: &RedisSettings) -> Result<(), RedisSettingsError> 
 pub(crate) async fn probe(settings: &RedisSettings) -> Result<(), String> {
     let target = Target::new(settings).map_err(|error| error.to_string())?;
     let connected = target.connect(None, &[]).await;
-    connected
-        .map(drop)
-        .map_err(|cause| format!("{}: {}; {}", settings.addrs.join(", "), cause.reason, cause.kind.cure()))
+    connected.map(drop).map_err(|cause| {
+        let addresses = settings.addrs.join(", ");
+        // Some reasons begin with the address.
+        let reason = cause.reason.strip_prefix(&format!("{addresses}: ")).unwrap_or(&cause.reason);
+        format!("{addresses}: {reason}; {}", cause.kind.cure())
+    })
 }

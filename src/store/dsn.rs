@@ -177,7 +177,11 @@ impl Dsn {
 
 /// Returns what follows the scheme, and the kind of database.
 fn scheme(dsn: &str) -> Result<(&str, Dialect), StoreError> {
-    let found = SCHEMES.iter().find_map(|(scheme, dialect)| Some((dsn.strip_prefix(scheme)?, *dialect)));
+    // Schemes are the same in upper and lower case (RFC 3986, 3.1).
+    let found = SCHEMES.iter().find_map(|(scheme, dialect)| {
+        let (found, rest) = dsn.split_at_checked(scheme.len())?;
+        found.eq_ignore_ascii_case(scheme).then_some((rest, *dialect))
+    });
     if let Some(found) = found {
         return Ok(found);
     }

@@ -1,6 +1,8 @@
 //! First connections to a database: whether it answers, and whether a pooler stands before it.
 
 use std::borrow::Cow;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,7 +10,7 @@ use sqlx::any::AnyConnectOptions;
 use sqlx::{AnyConnection, Connection, Executor, Row};
 use tokio::time::{sleep, timeout};
 
-use super::{StoreError, driver};
+use super::{Store, StoreError, driver};
 
 /// Timeout of the first connection, unless the DSN has another.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -22,6 +24,8 @@ const REOPENING_INTERVAL: Duration = Duration::from_millis(200);
 const SHORT_READ: &str = "522";
 /// SQLite's code for a file that can't be opened (SQLITE_CANTOPEN).
 const CANNOT_OPEN: &str = "14";
+/// First bytes of an SQLite file (https://www.sqlite.org/fileformat.html, 1.3).
+const HEADER: &[u8; 16] = b"SQLite format 3\0";
 /// Encodings that take every letter. SQL_ASCII stores bytes as they come.
 const COMPLETE_ENCODINGS: [&str; 2] = ["UTF8", "SQL_ASCII"];
 /// Setting that no server has: PostgreSQL takes it, a pooler refuses or drops it.
@@ -83,16 +87,52 @@ pub(super) async fn check_encoding(
     }
 }
 
+impl Store {
+    /// Checks that an SQLite file is one, or can be made, without opening it as a database.
+    ///
+    /// # Errors
+    /// When its directory isn't there, or something else is at its path.
+    pub fn check_file(path: &Path) -> Result<(), StoreError> {
+        let problem = |problem: String| Err(StoreError::Dsn(problem.into()));
+        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+        if let Some(directory) = directory.filter(|directory| !directory.is_dir()) {
+            let directory = directory.display();
+            return problem(format!("there is no directory {directory}: create it, or name another path"));
+        }
+        let (Ok(found), path_text) = (path.metadata(), path.display()) else { return Ok(()) };
+        if found.is_dir() {
+            return problem(format!("{path_text} is a directory: name a file in it"));
+        }
+        if !found.is_file() {
+            return problem(format!("{path_text} is a device, a pipe or a socket: name a file"));
+        }
+        let mut header = [0; HEADER.len()];
+        match File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
+            Ok(()) if header == *HEADER => Ok(()),
+            Err(_) if found.len() == 0 => Ok(()),
+            Err(error) if error.kind() != ErrorKind::UnexpectedEof => {
+                problem(format!("{path_text} can't be read: {error}"))
+            }
+            Ok(()) | Err(_) => problem(format!("{path_text} is no SQLite database: name another file")),
+        }
+    }
+}
+
 /// Opens an SQLite file once, which creates it if it may, and reads from it.
 ///
 /// # Errors
 /// When it can't be opened, or its log is missing.
 pub(super) async fn open_file(options: &AnyConnectOptions, path: &Path) -> Result<(), StoreError> {
+    Store::check_file(path)?;
     let mut reopenings = 0;
     loop {
         let Err(error) = read_once(options).await else { return Ok(()) };
         if code_of(&error).as_deref() == Some(CANNOT_OPEN) {
-            return Err(absent(options, path).unwrap_or_else(|| error.into()));
+            let is_created = options.database_url.as_str().contains("mode=rwc");
+            return Err(match is_created || path.exists() {
+                true => error.into(),
+                false => StoreError::NoFile { file: path.display().to_string() },
+            });
         }
         if code_of(&error).as_deref() != Some(SHORT_READ) {
             return Err(error.into());
@@ -103,18 +143,6 @@ pub(super) async fn open_file(options: &AnyConnectOptions, path: &Path) -> Resul
         reopenings += 1;
         sleep(REOPENING_INTERVAL).await;
     }
-}
-
-/// Returns the error of a file that can't be opened because it, or its directory, isn't there.
-fn absent(options: &AnyConnectOptions, path: &Path) -> Option<StoreError> {
-    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
-    if let Some(directory) = directory.filter(|directory| !directory.is_dir()) {
-        let problem = format!("there is no directory {}: create it", directory.display());
-        return Some(StoreError::Dsn(problem.into()));
-    }
-    let is_created = options.database_url.as_str().contains("mode=rwc");
-    let is_missing = !is_created && !path.exists();
-    is_missing.then(|| StoreError::NoFile { file: path.display().to_string() })
 }
 
 /// Returns SQLite's code of an error.

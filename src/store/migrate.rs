@@ -214,8 +214,14 @@ impl Store {
         Ok(())
     }
 
-    /// Checks that no table of Ory Talos is in the way of this program's own.
+    /// Checks that there is a schema for the tables, and that no table of Ory Talos is in the way.
     async fn check_names(&self) -> Result<(), StoreError> {
+        let has_schemas = matches!(self.0.dialect, Dialect::Postgres | Dialect::Cockroach);
+        if has_schemas && self.number("SELECT count(current_schema())").await? == 0 {
+            let problem = "the database has no schema that search_path names and this user may use: create it, or correct \
+                           the parameter";
+            return Err(StoreError::Dsn(problem.into()));
+        }
         if self.version().await? > 0 || !self.has_table("api_keys").await? {
             return Ok(());
         }

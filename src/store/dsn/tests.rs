@@ -16,6 +16,8 @@ const UNDERSTOOD: &[(&str, Dialect, &str)] = &[
     ("sqlite://a.db?_journal_mode=WAL&_busy_timeout=5000", Dialect::Sqlite, "sqlite://a.db?mode=rwc"),
     ("sqlite://a.db?cache=shared", Dialect::Sqlite, "sqlite://a.db?mode=rwc&cache=shared"),
     (" sqlite://a.db\r\n", Dialect::Sqlite, "sqlite://a.db?mode=rwc"),
+    ("SQLite://A.db", Dialect::Sqlite, "sqlite://A.db?mode=rwc"),
+    ("PostgreSQL://u:p@h/D", Dialect::Postgres, "postgres://u:p@h/D"),
     ("postgres://u:p@h/d\n", Dialect::Postgres, "postgres://u:p@h/d"),
     // PostgreSQL.
     (
@@ -122,7 +124,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("jdbc:postgresql://h/d?user=u&password=hunter2", "must not begin with jdbc:"),
     ("postgresql+asyncpg://u:hunter2@h/d", "must name no driver"),
     ("mysql2://u:hunter2@h/d", "must name no driver"),
-    ("PostgreSQL://u:hunter2@h/d", "must name no driver"),
     ("postgres://h/d?sslmode=verify-full&sslmode=disable", "the parameter sslmode stands there twice"),
     ("mysql://h/d?tls=true&tls=false", "the parameter tls stands there twice"),
     ("sqlite://", "must name a file"),

@@ -143,6 +143,7 @@ async fn arguments_are_told_with_what_they_may_be() {
         ("migrate force abc", "one of those that `talos migrate status` lists"),
         ("serve --port 4420", "settings are no options"),
         ("kyes list", "'keys'"),
+        ("migrate status --database talos.db", "--database: must begin with sqlite://"),
         ("keys issue a --actor x --ttl 5", "needs a unit"),
         ("keys list --status foo", "must be active, revoked or expired"),
         ("jwk generate ed25519 --nonesuch", "--nonesuch"),

@@ -185,6 +185,6 @@ async fn asking_makes_no_database() {
         migrate(&setup, line).await.expect(1);
         assert!(!setup.path("talos.db").exists(), "{line}");
     }
-    let ran = migrate(&setup, "status --database nonesuch:s3cret").await.expect(1);
+    let ran = migrate(&setup, "status --database nonesuch:s3cret").await.expect(64);
     assert!(ran.stderr.contains("sqlite://") && !ran.stderr.contains("s3cret"), "{}", ran.stderr);
 }

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use serde_json::Value;
 
 use super::{err, out};
+use crate::rig::database::Server;
 use crate::rig::support::Must;
 use crate::rig::talos::Setup;
 
@@ -37,6 +38,30 @@ async fn everything_gets_a_tick() {
     assert!(output.contains(", schema ") && output.ends_with("ok\n") && !output.contains('✗'), "{output}");
     let only = setup.run(&["config", "check", "--connect", "--plane", "public"]).await;
     assert!(!out(&only).contains("serve.authz"), "{}", out(&only));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_database_says_comes_with_a_cure() {
+    needs!(Postgres);
+    let server = Server::Postgres.new_database();
+    let (server, _) = server.rsplit_once('/').must("a database in the DSN");
+    let address = server.rsplit_once('@').must("a user in the DSN").1;
+    for (dsn, words) in [
+        (format!("{server}/nonesuch"), "does not exist (3D000): create it, or correct its name"),
+        (format!("postgres://nonesuch@{address}/postgres"), "(28000): correct user and password"),
+        (format!("{server}/postgres?search_path=nonesuch"), "no schema that search_path names"),
+        (format!("{server}/postgres"), "run `talos migrate up`"),
+        (format!("mysql://root@{address}/talos?timeout=1s"), "doesn't answer"),
+    ] {
+        let checked = setup().set("TALOS_DB_DSN", &dsn).run(&CONNECT).await;
+        let output = out(&checked);
+        let line = output.lines().find(|line| line.starts_with("✗ database: ")).must(&output);
+        assert!(line.contains(words), "{dsn}: {line}");
+    }
+    let wrong = setup().set("TALOS_CACHE_TYPE", "redis").set("TALOS_CACHE_REDIS_ADDRS", address);
+    let output = out(&wrong.run(&CONNECT).await);
+    let line = output.lines().find(|line| line.starts_with("✗ redis: ")).must(&output);
+    assert!(line.contains("check cache.redis.addrs") && line.matches(address).count() == 1, "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

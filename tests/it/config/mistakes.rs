@@ -70,7 +70,7 @@ const NAMED: &[Mistake] = &[
         "name PEM files",
     ),
     ("consistency:\n  deny_file: no.deny", "consistency.deny_file", 2, "create it"),
-    ("consistency:\n  deny_file: other", "consistency.deny_file", 2, "create it"),
+    ("consistency:\n  deny_file: other", "consistency.deny_file", 2, "write one key's id a line"),
     ("authz:\n  denied_template_file: no.yaml", "authz.denied_template_file", 2, "name a file"),
     ("authz:\n  denied_template_file: other", "authz.denied_template_file", 2, "other: "),
     ("audit:\n  file: no/such/audit.log", "audit.file", 2, "create its directory"),

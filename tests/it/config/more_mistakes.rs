@@ -82,6 +82,21 @@ const NAMES: &[Mistake] = &[
 const REFERENCES: &[Mistake] = &[
     ("tracing:\n  enabled: true\n  endpoint: ftp://x", "tracing.endpoint", 3, "must be a URL"),
     ("db:\n  dsn: mysql://u:p@h", "db.dsn", 2, "must name a database"),
+    ("db:\n  dsn: sqlite://other", "db.dsn", 2, "is no SQLite database"),
+    ("db:\n  dsn: sqlite:///dev/null", "db.dsn", 2, "is a device, a pipe or a socket"),
+    ("audit:\n  file: /dev/null", "audit.file", 2, "is no file that can be read back"),
+    (
+        "serve:\n  http: {socket: a.sock}\n  authz: {socket: a.sock}",
+        "serve.authz.socket",
+        3,
+        "is serve.http.socket's path already",
+    ),
+    (
+        "serve:\n  http:\n    host: 127.0.0.1:4420",
+        "serve.http.host",
+        3,
+        "write host: \"127.0.0.1\", and port: 4420 beside it",
+    ),
     ("db:\n  dsn: sqlite://directory", "db.dsn", 2, "is a directory"),
     (
         "db:\n  dsn: 'postgres://u:p@h/d?sslmode=verify-full&sslrootcert=/none.crt'",
