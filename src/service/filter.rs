@@ -10,7 +10,7 @@ use crate::key::{KeyPrefix, MAX_LABEL, Scope, SecretId, Status};
 use crate::settings::Settings;
 use crate::store::{Conditions, Filter, NEVER_EXPIRES, NameFilter, TimeRange};
 use error::FilterError;
-use grammar::{Comparison, Operator, Text};
+use grammar::{Comparison, Operator, Stem, Text};
 
 /// Maximum length of a filter, in bytes.
 pub const MAX_FILTER: usize = 1_024;
@@ -130,7 +130,7 @@ impl ListFilter {
                 set(&mut self.prefix, "key_prefix", operator, KeyPrefix::parse(&value.text), form)?;
             }
             "name" => {
-                let form = "1 to 255 characters, with * at the end for all names that begin with them";
+                let form = "1 to 255 characters, with * at the end for all names that begin with them (\\* in quotes is a *)";
                 set(&mut self.more.name, "name", operator, name_filter(&value), form)?;
             }
             "scope" | "scopes" => {
@@ -202,9 +202,9 @@ fn push<T>(
 }
 
 fn name_filter(value: &Text) -> Option<NameFilter> {
-    let name = match value.stem() {
-        Some(stem) => NameFilter::StartsWith(stem.to_owned()),
-        None => NameFilter::Is(value.text.clone()),
+    let name = match value.stem().ok()? {
+        Stem::Beginning(text) => NameFilter::StartsWith(text.to_owned()),
+        Stem::Whole(text) => NameFilter::Is(text.to_owned()),
     };
     (1..=MAX_LABEL).contains(&name.text().chars().count()).then_some(name)
 }
@@ -457,6 +457,8 @@ mod tests {
             ("expire_time = soon", "never"),
             ("last_used_time = never AND last_used_time < 2026-01-31T00:00:00Z", "twice: last_used_time"),
             ("name = '*'", "name must be 1 to 255"),
+            ("name = '*end'", "with * at the end for all names"),
+            ("name = 'a*b*'", "with * at the end for all names"),
             ("scopes:a AND", "can't be read from byte 10 on"),
             ("ory_ak_v1_0123 = a", "has no field `…`"),
             (&["scopes:a"; 9].join(" AND "), "more than 8 comparisons of scopes"),

@@ -77,11 +77,14 @@ pub(super) fn request_conflict() -> ApiError {
     }
 }
 
-/// Returns the error for a key that a successor has replaced already.
-pub(super) fn already_rotated(successor: KeyId) -> ApiError {
-    let problem = format!(
-        "the key has been rotated already: its successor is {successor}; if nobody has its secret, rotate that one"
-    );
+/// Returns the error for a key that a successor has replaced already, which may have ended or been
+/// rotated as well.
+pub(super) fn already_rotated(successor: KeyId, is_active: bool) -> ApiError {
+    let advice = match is_active {
+        true => "if nobody has its secret, rotate that one",
+        false => "that one isn't active any more: issue a new key",
+    };
+    let problem = format!("the key has been rotated already: its successor is {successor}; {advice}");
     ApiError {
         metadata: vec![("replaced_by", successor.to_string())],
         ..ApiError::new(Reason::FailedPrecondition, problem)

@@ -156,8 +156,12 @@ impl Service {
                 None => {}
             }
         }
-        let successor = self.store.successor_of(network, old.id).await.map_err(unavailable)?;
-        Err(successor.map_or(reason, already_rotated))
+        let Some(id) = self.store.successor_of(network, old.id).await.map_err(unavailable)? else {
+            return Err(reason);
+        };
+        let successor = self.store.find_key(network, id).await.map_err(unavailable)?.key;
+        let is_active = successor.is_some_and(|key| key.status(self.clock.now()) == Status::Active);
+        Err(already_rotated(id, is_active))
     }
 }
 

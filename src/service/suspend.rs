@@ -137,6 +137,7 @@ impl Service {
                         reason: RevocationReason::Superseded,
                         description: None,
                     })),
+                    superseded: key.superseded.map(|end| end.min(now)),
                     updated: now,
                     provenance: Provenance {
                         updated_by: caller.clone(),

@@ -37,9 +37,22 @@ pub(super) enum Operator {
 pub(super) struct Text {
     /// The text, without quotes and escapes.
     pub text: String,
-    /// True if it ends with a `*` that isn't escaped.
-    pub has_wildcard: bool,
+    /// The first `*` that isn't escaped, in bytes of the text.
+    pub wildcard: Option<usize>,
 }
+
+/// Meaning of a text: itself, or with `*` at its end all texts that begin like it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stem<'a> {
+    /// This text.
+    Whole(&'a str),
+    /// All texts that begin with this one.
+    Beginning(&'a str),
+}
+
+/// A `*` that isn't at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct WildcardWithin;
 
 /// Splits a filter into its comparisons.
 ///
@@ -129,24 +142,23 @@ fn take_value(text: &str) -> Option<(Text, &str)> {
         let end = text.find(char::is_whitespace).unwrap_or(text.len());
         let (word, rest) = text.split_at(end);
         let plain = |char: char| char.is_alphanumeric() || "_-.:@/+".contains(char);
-        let has_wildcard = word.ends_with('*');
+        let wildcard = word.ends_with('*').then(|| word.len() - 1);
         let is_word = !word.is_empty() && word.strip_suffix('*').unwrap_or(word).chars().all(plain);
-        return is_word.then(|| (Text { text: word.to_owned(), has_wildcard }, rest));
+        return is_word.then(|| (Text { text: word.to_owned(), wildcard }, rest));
     };
     let mut value = Text::default();
     let mut characters = text.char_indices().skip(1);
     while let Some((at, character)) = characters.next() {
         match character {
-            '\\' => {
-                value.text.push(characters.next()?.1);
-                value.has_wildcard = false;
-            }
+            '\\' => value.text.push(characters.next()?.1),
             _ if character == quote => {
                 return Some((value, text.get(at + 1..)?));
             }
             _ => {
+                if character == '*' {
+                    value.wildcard.get_or_insert(value.text.len());
+                }
                 value.text.push(character);
-                value.has_wildcard = character == '*';
             }
         }
     }
@@ -154,9 +166,16 @@ fn take_value(text: &str) -> Option<(Text, &str)> {
 }
 
 impl Text {
-    /// Returns the text before a `*` at its end; `None` if it has none.
-    pub(super) fn stem(&self) -> Option<&str> {
-        self.text.strip_suffix('*').filter(|_| self.has_wildcard)
+    /// Returns the text before a `*` at its end, or the text as a whole if it has none.
+    ///
+    /// # Errors
+    /// Fails if a `*` has more behind it.
+    pub(super) fn stem(&self) -> Result<Stem<'_>, WildcardWithin> {
+        match self.wildcard {
+            None => Ok(Stem::Whole(&self.text)),
+            Some(at) if at + 1 == self.text.len() => Ok(Stem::Beginning(self.text.split_at(at).0)),
+            Some(_) => Err(WildcardWithin),
+        }
     }
 }
 
@@ -167,7 +186,13 @@ mod tests {
     fn one(text: &str) -> Option<(String, Option<String>, Operator, String, bool)> {
         let mut found = parse(text).ok()?;
         let Comparison { field, path, operator, value } = found.pop()?;
-        Some((field.to_owned(), path, operator, value.text, value.has_wildcard))
+        Some((
+            field.to_owned(),
+            path,
+            operator,
+            value.text.clone(),
+            matches!(value.stem(), Ok(Stem::Beginning(_))),
+        ))
     }
 
     #[test]

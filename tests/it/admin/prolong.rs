@@ -97,6 +97,7 @@ async fn a_grace_period_ends_early() {
     let finished = talos.admin.post(&finish, &json!({})).await.expect(200).json();
     assert_eq!(finished.text("/status"), "KEY_STATUS_REVOKED");
     assert_eq!(finished.text("/revocation_reason"), "REVOCATION_REASON_SUPERSEDED");
+    assert!(unix_seconds(finished.text("/supersede_time")) < unix_now() + 60.0, "{finished}");
     assert!(!passes(&talos, &key).await);
     let again = talos.admin.post(&finish, &json!({})).await.expect(200).json();
     let got = talos.admin.get(&format!("{ISSUED}/{}", key.id)).await.expect(200).json();

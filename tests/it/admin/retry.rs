@@ -45,6 +45,9 @@ async fn a_repeated_rotation_gets_the_same_answer_until_the_key_is_used() {
 
         talos.check(Check::bearer(first.text("/secret"))).await.allowed();
         names_the_successor(talos.admin.post(&path, &request).await, successor);
+        talos.admin.post(&format!("{ISSUED}/{successor}:revoke"), &json!({})).await.expect(204);
+        let error = talos.admin.post(&path, &json!({})).await.expect(409).json();
+        assert!(error.text("/error/message").ends_with("issue a new key"), "{error:#}");
     }
     let listed = talos.admin.get(ISSUED).await.json();
     assert_eq!(listed.at("/issued_api_keys").as_array().map(Vec::len), Some(4));
