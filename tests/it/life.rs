@@ -8,6 +8,7 @@ mod key_sets;
 mod kill;
 mod newer_schema;
 mod pgbouncer;
+mod release_before;
 mod reload;
 mod restored;
 mod rolling;

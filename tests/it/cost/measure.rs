@@ -206,10 +206,11 @@ impl Display for Judgement {
     }
 }
 
-/// Checks of another client, over a connection of its own.
+/// Checks of another client, over a connection of its own and in a thread of its own: it must not
+/// wait for the clients that send the input, which keep the test's threads busy.
 struct Others {
     is_over: Arc<AtomicBool>,
-    times: tokio::task::JoinHandle<Vec<Duration>>,
+    times: std::thread::JoinHandle<Vec<Duration>>,
 }
 
 impl Others {
@@ -217,7 +218,7 @@ impl Others {
         let is_over = Arc::new(AtomicBool::new(false));
         let (stop, base, ask) = (Arc::clone(&is_over), talos.authz, check.ask.clone());
         let tls = check.tls.clone();
-        let times = tokio::spawn(async move {
+        let checks = async move {
             let grpc = match tls {
                 Some(client) => client.grpc(base).await,
                 None => Grpc::connect(base).await,
@@ -231,14 +232,17 @@ impl Others {
                 tokio::time::sleep(PACE).await;
             }
             times
-        });
-        Others { is_over, times }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.must("a runtime");
+        Others { is_over, times: std::thread::spawn(move || runtime.block_on(checks)) }
     }
 
     /// None when there were too few to have one.
     async fn p99(self) -> Option<Duration> {
         self.is_over.store(true, Ordering::Relaxed);
-        let mut times = self.times.await.must("somebody else's Checks");
+        let joined = tokio::task::spawn_blocking(|| self.times.join()).await.must("waiting for a thread");
+        let mut times = joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         times.sort();
         (times.len() >= 100).then(|| times[times.len() * 99 / 100])
     }

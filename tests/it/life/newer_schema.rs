@@ -8,7 +8,7 @@ use crate::rig::support::Json;
 use crate::rig::talos::{Setup, Talos};
 
 /// Statements of a later migration that only adds.
-const ADDITIONS: [&str; 3] = [
+pub const ADDITIONS: [&str; 3] = [
     "CREATE TABLE later_things (id BIGINT PRIMARY KEY)",
     "ALTER TABLE api_keys ADD COLUMN later_thing BIGINT",
     "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \

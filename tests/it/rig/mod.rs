@@ -14,6 +14,7 @@ pub mod edge_module;
 pub mod envoy;
 pub mod grpc;
 pub mod http;
+pub mod instances;
 pub mod pairs;
 pub mod process;
 pub mod proxy;

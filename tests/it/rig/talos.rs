@@ -16,6 +16,8 @@ use crate::rig::http::{Base, Call, Reply, Version};
 use crate::rig::process::{Process, free_port};
 use crate::rig::support::{Json, Must, until, within};
 
+/// The binary under test.
+pub const TALOS: &str = env!("CARGO_BIN_EXE_talos");
 pub const ISSUER: &str = "https://talos.test";
 pub const HMAC_SECRET: &str = "an-hmac-secret-for-the-tests-only-0123456789";
 /// The network of all keys when there is one tenant.
@@ -42,6 +44,8 @@ pub struct Setup {
     respects_permissions: bool,
     /// The `cgroup.procs` of the cgroup that the process starts in.
     cgroup: Option<PathBuf>,
+    /// The binary.
+    talos: String,
 }
 
 impl Setup {
@@ -58,6 +62,7 @@ impl Setup {
             survives_file_limits: false,
             respects_permissions: false,
             cgroup: None,
+            talos: TALOS.to_owned(),
         }
     }
 
@@ -130,6 +135,12 @@ impl Setup {
         self
     }
 
+    /// Runs another binary than the one under test.
+    pub fn of_release(mut self, talos: &str) -> Setup {
+        self.talos = talos.to_owned();
+        self
+    }
+
     pub fn path(&self, file: &str) -> PathBuf {
         self.dir.path().join(file)
     }
@@ -148,22 +159,22 @@ impl Setup {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        const TALOS: &str = env!("CARGO_BIN_EXE_talos");
+        let talos = self.talos.as_str();
         let mut command = if self.survives_file_limits {
             let mut shell = self.program("sh");
-            shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", TALOS]);
+            shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", talos]);
             shell
         } else if let Some(processes) = &self.cgroup {
             let mut shell = self.program("sh");
-            shell.args(["-c", "echo $$ > \"$CGROUP_PROCS\" && exec \"$0\" \"$@\"", TALOS]);
+            shell.args(["-c", "echo $$ > \"$CGROUP_PROCS\" && exec \"$0\" \"$@\"", talos]);
             shell.env("CGROUP_PROCS", processes);
             shell
         } else if self.respects_permissions && rustix::process::geteuid().is_root() {
             let mut setpriv = self.program("setpriv");
-            setpriv.args(["--bounding-set=-dac_override", TALOS]);
+            setpriv.args(["--bounding-set=-dac_override", talos]);
             setpriv
         } else {
-            self.program(TALOS)
+            self.program(talos)
         };
         command.args(arguments);
         command
