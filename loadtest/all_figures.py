@@ -16,6 +16,7 @@ RUNS = {
     "growth-postgres": ["growth", "--stores", "postgres", "--keys", "100000", "--rounds", "3", "--seconds", "1",
                         "--name", "growth-postgres"],
     "mixed": ["mixed"],
+    "writes": ["writes"],
     "h2load": ["h2load"],
 }
 # Figures that other commands print.

@@ -72,6 +72,7 @@ OF_CHECKS = ("CPU µs a Check", "CPU of the server, µs a Check")
 PLOTTED = {
     "edge": ("Envoy's CPU µs a request", "CPU of Envoy, µs a request"),
     "misses": ("p50 µs", "p50 of a Check and of a bare client, µs"),
+    "writes": ("changes a second", "changes a second"),
     "mixed": ("CPU µs an operation", "CPU of the server, µs an operation"),
 }
 

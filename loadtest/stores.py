@@ -16,31 +16,36 @@ import services  # noqa: E402 (in tests/)
 from servers import LoadError, connects, free_port  # noqa: E402
 
 
+# Variables of the tests that name a running server.
+VARIABLES = {"postgres": "TALOS_TEST_POSTGRES", "mariadb": "TALOS_TEST_MARIADB"}
+
+
 class Stores:
     """Creates databases, and removes them when closed."""
 
     def __init__(self, processes):
         self.processes = processes
         self.stack = contextlib.ExitStack()
-        self.server = os.environ.get("TALOS_TEST_POSTGRES")
+        self.servers = {kind: os.environ.get(variable) for kind, variable in VARIABLES.items()}
         self.created = []
 
     def close(self):
         for dsn in self.created:
             with contextlib.suppress(LoadError):
-                self.psql(f"{self.server}/postgres", f"DROP DATABASE {dsn.rsplit('/', 1)[1]} WITH (FORCE)")
+                self.administer(dsn, "DROP DATABASE {} WITH (FORCE)" if dsn.startswith("postgres") else "DROP DATABASE {}")
         self.stack.close()
 
     def new(self, kind, name):
         """Creates an empty database with the current schema and returns its DSN."""
         if kind == "sqlite":
             return f"sqlite://{self.processes.directory / name}.db"
-        if self.server is None:
+        if self.servers[kind] is None:
             started = services.Services()
             self.stack.callback(started.close)
-            self.server = started.start_all()["TALOS_TEST_POSTGRES"]
-        dsn = f"{self.server}/load_{name.replace('-', '_')}_{uuid.uuid4().hex[:8]}"
-        self.psql(f"{self.server}/postgres", f"CREATE DATABASE {dsn.rsplit('/', 1)[1]}")
+            variables = started.start_all()
+            self.servers = {kind: variables[variable] for kind, variable in VARIABLES.items()}
+        dsn = f"{self.servers[kind]}/load_{name.replace('-', '_')}_{uuid.uuid4().hex[:8]}"
+        self.administer(dsn, "CREATE DATABASE {}")
         self.created.append(dsn)
         migrate = [str(self.processes.binaries / "talos"), "migrate", "up", "--database", dsn]
         done = subprocess.run(migrate, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -55,6 +60,21 @@ class Stores:
         self.processes.start("redis", [program, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
         self.processes.wait_until("Redis listens", lambda: connects(("127.0.0.1", port)))
         return port
+
+    def administer(self, dsn, statement):
+        """Runs a statement about a database, whose name stands in the place of {}, on its server."""
+        server, name = dsn.rsplit("/", 1)
+        if server.startswith("postgres"):
+            return self.psql(f"{server}/postgres", statement.format(name))
+        found = re.fullmatch(r"mysql://(\w+)@([\w.]+):(\d+)", server)
+        user, host, port = found.groups()
+        client = services.find("mariadb")
+        if client is None:
+            raise LoadError("mariadb: not found. Debian, Ubuntu: apt-get install mariadb-client")
+        command = [client, "--no-defaults", f"--host={host}", f"--port={port}", f"--user={user}", "--protocol=tcp", "-e"]
+        done = subprocess.run([*command, statement.format(name)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode != 0:
+            raise LoadError(f"mariadb: {done.stdout.strip()}")
 
     def psql(self, dsn, statement):
         """Runs a statement by psql and returns its output."""

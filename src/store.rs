@@ -56,6 +56,7 @@ mod usage;
 mod usage_report;
 mod usage_trim;
 mod wanted;
+mod words;
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -107,6 +108,7 @@ use poller::{Connector, Poller};
 use pool::Pool;
 use spends::Spends;
 use tracked_file::TrackedFile;
+use words::Words;
 
 /// Error of the database. Messages never have a DSN.
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +117,7 @@ pub enum StoreError {
     #[error("db.dsn: {0}")]
     Dsn(Cow<'static, str>),
     /// The server of the database refused the first connection.
-    #[error("the database at {server}: {error}")]
+    #[error("the database at {server}: {}", Words(error))]
     Refused {
         /// Host and port, or socket.
         server: String,
@@ -123,7 +125,9 @@ pub enum StoreError {
         error: sqlx::Error,
     },
     /// The server of the database didn't answer at all.
-    #[error("the database at {server} doesn't answer: nothing came back in time")]
+    #[error(
+        "the database at {server} doesn't answer: nothing came back in time; check address, port and scheme of the DSN, and firewalls"
+    )]
     Silent {
         /// Host and port, or socket.
         server: String,
@@ -225,7 +229,7 @@ pub enum StoreError {
     )]
     NoCounter,
     /// The database rejected a statement, failed or can't be reached.
-    #[error("the database: {0}")]
+    #[error("the database: {}", Words(.0))]
     Sql(#[from] sqlx::Error),
     /// The server that answers isn't a primary that can be relied on.
     #[error("the database: {0}")]

@@ -25,6 +25,17 @@ impl Http {
         Ok(Self { host: address.to_owned(), sender })
     }
 
+    /// Sends further requests to this host.
+    pub(crate) fn set_host(&mut self, host: &str) {
+        host.clone_into(&mut self.host);
+    }
+
+    /// Returns the connection, for requests to this host.
+    pub(crate) fn with_host(mut self, host: &str) -> Self {
+        self.set_host(host);
+        self
+    }
+
     /// Sends a request and reads the whole response.
     pub(crate) async fn send(
         &mut self,

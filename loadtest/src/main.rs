@@ -21,6 +21,7 @@ mod startup;
 mod stats;
 mod target;
 mod workload;
+mod writes;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,8 @@ enum Command {
     Edge(edge::Options),
     /// Calls operations of the admin plane.
     Admin(admin::Options),
+    /// Changes keys of many networks.
+    Writes(writes::Options),
     /// Issues keys and writes them to a file.
     Keys(key_file::Options),
     /// Imports many keys and writes some of them to a file.
@@ -64,6 +67,7 @@ async fn main() -> ExitCode {
             Command::Check(options) => check::run(options).await,
             Command::Edge(options) => edge::run(options).await,
             Command::Admin(options) => admin::run(options).await,
+            Command::Writes(options) => writes::run(options).await,
             Command::Keys(options) => key_file::run(options).await,
             Command::Import(options) => import::run(options).await,
             Command::Message(options) => message::run(&options),
