@@ -14,7 +14,8 @@
 //!   never more than [`memory_bound`].
 //!
 //! These never depend on how fast the machine is. Latencies of other clients' Checks do: they are
-//! judged by the long run alone (`tests/long/run bytes`), which has larger counts.
+//! judged by the long run alone (`tests/long/run bytes`), which has larger counts, and sends no
+//! faster than 1 MiB and 2,000 connections a second.
 
 mod bodies;
 mod cgroup;

@@ -1,7 +1,7 @@
 //! Clients that send an input, and what they send.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::net::TcpStream;
@@ -19,6 +19,10 @@ const STALL: Duration = Duration::from_secs(1);
 const CHUNK: usize = 8 * 1024;
 /// Most connections that an input is sent over: their ports can't be used again at once.
 const MAX_CONNECTIONS: usize = 4_000;
+/// Most that an input sends while others' Checks are timed: the server is to be measured, not a
+/// machine without idle time.
+const BYTES_A_SECOND: f64 = (1 << 20) as f64;
+const CONNECTIONS_A_SECOND: f64 = 2_000.0;
 /// Time for the answer on a connection that has one.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -142,12 +146,12 @@ enum End {
 }
 
 /// Sends an input through `clients` clients at once, `budget` bytes all together.
-pub async fn send(plane: &Plane, input: &Input, clients: usize, budget: usize) -> Sent {
+pub async fn send(plane: &Plane, input: &Input, clients: usize, budget: usize, pace: Pace) -> Sent {
     let mut all = JoinSet::new();
     for _ in 0..clients {
-        let (plane, input) = (plane.clone(), input.clone());
+        let (plane, input, pace) = (plane.clone(), input.clone(), pace.clone());
         let most = MAX_CONNECTIONS / clients;
-        all.spawn(async move { one(&plane, &input, budget / clients, most).await });
+        all.spawn(async move { one(&plane, &input, budget / clients, most, &pace).await });
     }
     let mut sum = Sent::default();
     while let Some(sent) = all.join_next().await {
@@ -160,10 +164,46 @@ pub async fn send(plane: &Plane, input: &Input, clients: usize, budget: usize) -
     sum
 }
 
-async fn one(plane: &Plane, input: &Input, budget: usize, most: usize) -> Sent {
+/// Speed of all clients of an input together.
+#[derive(Clone)]
+pub enum Pace {
+    /// As fast as the machine sends.
+    Unlimited,
+    /// [`BYTES_A_SECOND`] and [`CONNECTIONS_A_SECOND`] at most; holds when the next bytes are due.
+    Limited(Arc<Mutex<Instant>>),
+}
+
+impl Pace {
+    pub fn limited() -> Pace {
+        Pace::Limited(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    async fn bytes(&self, count: usize) {
+        self.wait(Duration::from_secs(1).mul_f64(count as f64 / BYTES_A_SECOND)).await;
+    }
+
+    async fn connection(&self) {
+        self.wait(Duration::from_secs(1).div_f64(CONNECTIONS_A_SECOND)).await;
+    }
+
+    /// Waits until it is the caller's turn, which takes this time.
+    async fn wait(&self, turn: Duration) {
+        let Pace::Limited(next) = self else { return };
+        let due = {
+            let mut next = next.lock().must("the pace");
+            let due = (*next).max(Instant::now());
+            *next = due + turn;
+            due
+        };
+        tokio::time::sleep_until(due.into()).await;
+    }
+}
+
+async fn one(plane: &Plane, input: &Input, budget: usize, most: usize, pace: &Pace) -> Sent {
     let mut sent = Sent::default();
     let mut number = 0;
     while (sent.bytes < budget || sent.connections == 0) && sent.connections <= most {
+        pace.connection().await;
         sent.connections += 1;
         sent.bytes += CONNECTION_BYTES;
         let Some(stream) = connect(plane, input).await else {
@@ -179,10 +219,11 @@ async fn one(plane: &Plane, input: &Input, budget: usize, most: usize) -> Sent {
             let bytes = [&input.opening[..], &(input.part)(number)].concat();
             number += 1;
             sent.bytes += bytes.len();
+            pace.bytes(bytes.len()).await;
             exchange(stream, &bytes, input.style == Style::Reconnects).await;
             continue;
         }
-        match feed(stream, input, budget, &mut sent).await {
+        match feed(stream, input, budget, &mut sent, pace).await {
             End::Done | End::Stalled => break,
             End::Closed => sent.ended += 1,
         }
@@ -218,7 +259,7 @@ async fn exchange(mut stream: Box<dyn Both>, bytes: &[u8], waits: bool) {
 }
 
 /// Parts over one connection, for as long as the server takes them.
-async fn feed(stream: Box<dyn Both>, input: &Input, budget: usize, sent: &mut Sent) -> End {
+async fn feed(stream: Box<dyn Both>, input: &Input, budget: usize, sent: &mut Sent, pace: &Pace) -> End {
     let (mut reader, mut writer) = split(stream);
     let mut drain = JoinSet::new();
     let unread = match input.style {
@@ -245,6 +286,7 @@ async fn feed(stream: Box<dyn Both>, input: &Input, budget: usize, sent: &mut Se
         }
         let chunk = std::mem::take(&mut waiting);
         sent.bytes += chunk.len();
+        pace.bytes(chunk.len()).await;
         let write = async {
             writer.write_all(&chunk).await?;
             writer.flush().await

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::client::{Input, Plane, send};
+use super::client::{Input, Pace, Plane, send};
 use super::frames::Check;
 use super::{CPU_FLOOR, RATIO, is_long, memory_bound, memory_floor};
 use crate::rig::grpc::Grpc;
@@ -116,7 +116,8 @@ impl<'a> Bench<'a> {
         let (cpu, memory, began) = (process.cpu(), process.memory(), Instant::now());
         process.forget_peak();
         let others = is_long().then(|| Others::start(self.talos, &self.check));
-        let sent = send(self.plane, input, clients, budget).await;
+        let pace = if is_long() { Pace::limited() } else { Pace::Unlimited };
+        let sent = send(self.plane, input, clients, budget, pace).await;
         // The server completes its work before it is measured.
         self.settle_beside(others.is_some()).await;
         let p99 = match others {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::MIB;
 use super::cgroup::MemoryBox;
-use super::client::{Input, Plane, Sent, Style, send};
+use super::client::{Input, Pace, Plane, Sent, Style, send};
 use super::frames::{Check, KEPT, NAMED, NEWEST, hello, in_frames, literal, stream};
 use super::http::Target;
 use crate::rig::authority::{Authority, forwarded, uri};
@@ -54,7 +54,7 @@ impl World {
 
     /// Sends a part again and again through `clients` clients, `each` bytes through each of them.
     async fn flood(&self, plane: &'static str, clients: usize, each: usize, input: Input) -> Sent {
-        send(&self.plane(plane), &input, clients, clients * each).await
+        send(&self.plane(plane), &input, clients, clients * each, Pace::Unlimited).await
     }
 
     /// Says what the process holds, and asserts that it lives.

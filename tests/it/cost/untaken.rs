@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::client::{Input, Plane, Sent, Style, send};
+use super::client::{Input, Pace, Plane, Sent, Style, send};
 use super::frames::{Check, hello, stream};
 use super::http::Target;
 use super::{is_long, memory_bound, patient};
@@ -39,7 +39,7 @@ async fn leave(
         0 => all.clone(),
         _ => crate::wire::frames::window_update(0, 1),
     });
-    send(plane, &input, count, budget).await
+    send(plane, &input, count, budget, Pace::Unlimited).await
 }
 
 /// Waits until a plane has no connections any more, `age` old at most.
