@@ -85,6 +85,24 @@ fn roles(config: &Config, found: &mut Problems) {
                        the mode";
         add(found, "serve.http.auth.roles", message);
     }
+    // With mode jwt, names are what the tokens say.
+    if !matches!(auth.mode, AuthMode::Mtls | AuthMode::Xfcc) {
+        return;
+    }
+    for (role, names) in
+        [("viewer", &auth.roles.viewer), ("issuer", &auth.roles.issuer), ("admin", &auth.roles.admin)]
+    {
+        for (index, _) in names.iter().enumerate().filter(|(_, name)| !is_certificate_name(name)) {
+            let message = "matches no certificate: callers are named by the URI and the DNS names in it, not by its \
+                           subject or an e-mail address";
+            add(found, &format!("serve.http.auth.roles.{role}[{index}]"), message);
+        }
+    }
+}
+
+/// Returns true for what may be the URI or a DNS name of a certificate.
+fn is_certificate_name(name: &str) -> bool {
+    name.contains(':') || name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
 }
 
 fn bounds(config: &Config, found: &mut Problems) {
@@ -113,6 +131,12 @@ fn unused(config: &Config, found: &mut Problems) {
     let has_tls_settings = tls.ca_file.is_some() || tls.cert_file.is_some() || tls.server_name.is_some();
     if tls.enabled != Some(true) && has_tls_settings {
         add(found, "cache.redis.tls", "has no effect without cache.redis.tls.enabled: true");
+    }
+    let sentinel = &config.cache.redis.sentinel;
+    if sentinel.master.as_deref().unwrap_or_default().is_empty()
+        && (sentinel.username.is_some() || sentinel.password.is_some())
+    {
+        add(found, "cache.redis.sentinel", "has no effect without cache.redis.sentinel.master");
     }
     if config.audit.key.is_some() && config.audit.file.is_none() {
         add(found, "audit.key", "has no effect without audit.file");
@@ -199,6 +223,12 @@ mod tests {
             ("consistency: {poll: 1us}", "consistency.poll: makes each process"),
             ("cache: {memory: {max_size: 100}}", "cache.memory.max_size: is in bytes"),
             ("cache: {redis: {tls: {server_name: a}}}", "cache.redis.tls: has no effect"),
+            ("cache: {redis: {sentinel: {password: a}}}", "cache.redis.sentinel: has no effect"),
+            (
+                "serve: {http: {tls: {cert_file: c, key_file: k, client_ca_file: a}, auth: {mode: mtls, roles: {admin: \
+                 [a.example, 'spiffe://a/b', CN=admin]}}}}",
+                "serve.http.auth.roles.admin[2]: matches no certificate",
+            ),
             (&format!("audit: {{key: {SECRET}}}"), "audit.key: has no effect"),
             ("multitenancy: {enabled: true}", "multitenancy.networks: is empty"),
             (

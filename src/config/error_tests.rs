@@ -94,6 +94,10 @@ fn file_errors_name_the_key_and_the_file() {
         ("authz: {sources: [{header: X-Talos-Key-Id}]}", "authz.sources[0]: must not begin with x-talos-"),
         ("authz: {sources: [{header: Cookie}]}", "authz.sources[0]: must not be a header that requests need"),
         ("credentials: {issuer_retired: [{value: a, expires_at: soon}]}", "credentials.issuer_retired[0]"),
+        (
+            "serve: {http: {auth: {mode: xfcc, xfcc: {peers: ['::1', 10.0.0.0/33]}, roles: {admin: [a]}}}}",
+            "serve.http.auth.xfcc.peers[1]: must be a block of addresses",
+        ),
     ];
     for (yaml, expected) in table {
         let text = error(yaml, &[]);

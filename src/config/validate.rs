@@ -121,6 +121,12 @@ fn is_host(host: &str) -> bool {
     address.parse::<IpAddr>().is_ok() || bare.bytes().all(is_name)
 }
 
+/// Returns true for an address with a length behind it that no block of addresses has.
+fn is_no_block(text: &str) -> bool {
+    let address = text.split_once('/').map(|(address, _)| address);
+    address.is_some_and(|address| address.parse::<IpAddr>().is_ok()) && text.parse::<ipnet::IpNet>().is_err()
+}
+
 /// Splits `host:port`, also behind a scheme.
 fn host_and_port(text: &str) -> Option<(&str, u16)> {
     let address = text.split_once("://").map_or(text, |(_, rest)| rest).trim_end_matches('/');
@@ -177,8 +183,13 @@ fn admin_callers(config: &Config, problems: &mut Problems) {
         AuthMode::Xfcc => {
             let by_name =
                 |peer: &&String| peer.parse::<IpAddr>().is_err() && peer.parse::<ipnet::IpNet>().is_err();
+            let block = auth.xfcc.peers.iter().position(|peer| is_no_block(peer));
             if auth.xfcc.peers.is_empty() {
                 add(problems, "serve.http.auth.xfcc.peers", "must name at least one peer with mode xfcc");
+            } else if let Some(index) = block {
+                let problem =
+                    "must be a block of addresses such as 10.0.0.0/8, with 32 bits at most (IPv6: 128)";
+                add(problems, &format!("serve.http.auth.xfcc.peers[{index}]"), problem);
             } else if tls.client_ca_file.is_none() && auth.xfcc.peers.iter().any(|peer| by_name(&peer)) {
                 let problem = "is needed where serve.http.auth.xfcc.peers has a name that isn't an address";
                 add(problems, "serve.http.tls.client_ca_file", problem);
