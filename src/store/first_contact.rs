@@ -24,6 +24,8 @@ const REOPENING_INTERVAL: Duration = Duration::from_millis(200);
 const SHORT_READ: &str = "522";
 /// SQLite's code for a file that can't be opened (SQLITE_CANTOPEN).
 const CANNOT_OPEN: &str = "14";
+/// SQLite's code for a file of another kind (SQLITE_NOTADB).
+const NOT_A_DATABASE: &str = "26";
 /// First bytes of an SQLite file (https://www.sqlite.org/fileformat.html, 1.3).
 const HEADER: &[u8; 16] = b"SQLite format 3\0";
 /// Encodings that take every letter. SQL_ASCII stores bytes as they come.
@@ -88,34 +90,46 @@ pub(super) async fn check_encoding(
 }
 
 impl Store {
-    /// Checks that an SQLite file is one, or can be made, without opening it as a database.
+    /// Checks that an SQLite file is one, or can be made, before a process uses it.
+    ///
+    /// It is opened for a moment: beside connections of the same process that would end their locks,
+    /// as POSIX has it.
     ///
     /// # Errors
     /// When its directory isn't there, or something else is at its path.
     pub fn check_file(path: &Path) -> Result<(), StoreError> {
-        let problem = |problem: String| Err(StoreError::Dsn(problem.into()));
-        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
-        if let Some(directory) = directory.filter(|directory| !directory.is_dir()) {
-            let directory = directory.display();
-            return problem(format!("there is no directory {directory}: create it, or name another path"));
-        }
-        let (Ok(found), path_text) = (path.metadata(), path.display()) else { return Ok(()) };
-        if found.is_dir() {
-            return problem(format!("{path_text} is a directory: name a file in it"));
-        }
-        if !found.is_file() {
-            return problem(format!("{path_text} is a device, a pipe or a socket: name a file"));
-        }
+        check_kind(path)?;
+        let Ok(found) = path.metadata() else { return Ok(()) };
         let mut header = [0; HEADER.len()];
         match File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
             Ok(()) if header == *HEADER => Ok(()),
             Err(_) if found.len() == 0 => Ok(()),
             Err(error) if error.kind() != ErrorKind::UnexpectedEof => {
-                problem(format!("{path_text} can't be read: {error}"))
+                Err(StoreError::Dsn(format!("{} can't be read: {error}", path.display()).into()))
             }
-            Ok(()) | Err(_) => problem(format!("{path_text} is no SQLite database: name another file")),
+            Ok(()) | Err(_) => Err(no_database(path)),
         }
     }
+}
+
+/// Checks that a file is at the path, or that one can be made, without opening it.
+fn check_kind(path: &Path) -> Result<(), StoreError> {
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    let problem = match (directory, path.metadata()) {
+        (Some(directory), _) if !directory.is_dir() => {
+            format!("there is no directory {}: create it, or name another path", directory.display())
+        }
+        (_, Ok(found)) if found.is_dir() => format!("{} is a directory: name a file in it", path.display()),
+        (_, Ok(found)) if !found.is_file() => {
+            format!("{} is a device, a pipe or a socket: name a file", path.display())
+        }
+        _ => return Ok(()),
+    };
+    Err(StoreError::Dsn(problem.into()))
+}
+
+fn no_database(path: &Path) -> StoreError {
+    StoreError::Dsn(format!("{} is no SQLite database: name another file", path.display()).into())
 }
 
 /// Opens an SQLite file once, which creates it if it may, and reads from it.
@@ -123,7 +137,7 @@ impl Store {
 /// # Errors
 /// When it can't be opened, or its log is missing.
 pub(super) async fn open_file(options: &AnyConnectOptions, path: &Path) -> Result<(), StoreError> {
-    Store::check_file(path)?;
+    check_kind(path)?;
     let mut reopenings = 0;
     loop {
         let Err(error) = read_once(options).await else { return Ok(()) };
@@ -134,8 +148,10 @@ pub(super) async fn open_file(options: &AnyConnectOptions, path: &Path) -> Resul
                 false => StoreError::NoFile { file: path.display().to_string() },
             });
         }
-        if code_of(&error).as_deref() != Some(SHORT_READ) {
-            return Err(error.into());
+        match code_of(&error).as_deref() {
+            Some(SHORT_READ) => {}
+            Some(NOT_A_DATABASE) => return Err(no_database(path)),
+            _ => return Err(error.into()),
         }
         if reopenings == MAX_REOPENINGS {
             return Err(StoreError::LogRemoved { file: path.display().to_string() });
