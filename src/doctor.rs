@@ -136,6 +136,7 @@ fn examine_dump(dump: &Dump<'_>, options: Options<'_>, findings: &mut Findings, 
             rules::overwrites::examine(dump, manager, findings);
             rules::logged_keys::examine(manager, options, findings);
             rules::copied_keys::examine(manager, options, findings);
+            rules::rate_limits::examine(manager, options, findings);
         }
         rules::accelerator::examine(manager, findings);
         for check in &manager.checks {

@@ -13,6 +13,7 @@ mod other_ways;
 pub(super) mod overwrites;
 pub(super) mod policy;
 pub(super) mod process;
+pub(super) mod rate_limits;
 pub(super) mod routes;
 pub(super) mod runtime;
 pub(super) mod streams;

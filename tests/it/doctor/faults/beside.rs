@@ -285,4 +285,18 @@ pub(super) const FAULTS: &[Fault] = &[
             "- name: state\n  typed_config:\n    \"@type\": type.googleapis.com/envoy.extensions.filters.http.set_filter_state.v3.Config\n    on_request_headers:\n      - object_key: caller\n        factory_key: envoy.string\n        format_string: { text_format_source: { inline_string: \"%REQ(authorization)%\" } }",
         )],
     ),
+    (
+        "limit-without-key",
+        "error",
+        &[
+            Before(
+                ROUTER,
+                "- name: limit\n  typed_config:\n    \"@type\": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit\n    stat_prefix: limit",
+            ),
+            After(
+                "domains:",
+                "rate_limits: [{ actions: [{ request_headers: { header_name: X-API-Key, descriptor_key: caller } }] }]",
+            ),
+        ],
+    ),
 ];
