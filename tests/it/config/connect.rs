@@ -51,7 +51,7 @@ async fn what_a_database_says_comes_with_a_cure() {
         (format!("postgres://nonesuch@{address}/postgres"), "(28000): correct user and password"),
         (format!("{server}/postgres?search_path=nonesuch"), "no schema that search_path names"),
         (format!("{server}/postgres"), "run `talos migrate up`"),
-        (format!("mysql://root@{address}/talos?timeout=1s"), "doesn't answer"),
+        (format!("mysql://root@{address}/talos?timeout=1s"), "no answer within 1s"),
     ] {
         let checked = setup().set("TALOS_DB_DSN", &dsn).run(&CONNECT).await;
         let output = out(&checked);

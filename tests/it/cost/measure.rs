@@ -55,7 +55,7 @@ pub struct Honest {
     /// Memory of a byte, in bytes, while its request is incomplete.
     memory: f64,
     /// The 99th percentile of other clients' Checks without the input.
-    quiet: Option<Duration>,
+    pub quiet: Option<Duration>,
 }
 
 impl Display for Honest {
@@ -75,24 +75,27 @@ pub struct Bench<'a> {
     check: Check,
     /// CPU time a second.
     idle: f64,
-    /// The 99th percentile of Checks that have the process for themselves.
-    quiet: Option<Duration>,
 }
 
 impl<'a> Bench<'a> {
     pub async fn new(talos: &'a Talos, plane: &'a Plane) -> Bench<'a> {
         let check = Check::of(talos, plane).await;
-        let mut bench = Bench { talos, plane, check, idle: 0.0, quiet: None };
+        let mut bench = Bench { talos, plane, check, idle: 0.0 };
         bench.settle().await;
         let (before, began) = (talos.process.cpu(), Instant::now());
         tokio::time::sleep(Duration::from_secs(1)).await;
         bench.idle = (talos.process.cpu() - before).as_secs_f64() / began.elapsed().as_secs_f64();
-        if is_long() {
-            let others = Others::start(talos, &bench.check);
-            tokio::time::sleep(Duration::from_secs(10)).await;
-            bench.quiet = others.p99().await;
-        }
         bench
+    }
+
+    /// The 99th percentile of Checks that have the process for themselves, in the long run.
+    pub async fn quiet(&self) -> Option<Duration> {
+        if !is_long() {
+            return None;
+        }
+        let others = Others::start(self.talos, &self.check);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        others.p99().await
     }
 
     /// Waits until the process has done what there was to do.
@@ -150,7 +153,7 @@ impl<'a> Bench<'a> {
         let cpu = cost.cpu.max(Duration::from_millis(10)).as_nanos() as f64 / cost.bytes as f64;
         let waiting = self.cost(held, clients, self.plane.budget() / 4).await;
         let memory = waiting.memory as f64 / waiting.bytes as f64;
-        Honest { cpu, memory: memory.max(1.0), quiet: self.quiet }
+        Honest { cpu, memory: memory.max(1.0), quiet: self.quiet().await }
     }
 
     /// A Check on a new connection must be answered.
@@ -165,7 +168,8 @@ pub struct Judgement {
     memory: f64,
     too_much_cpu: bool,
     too_much_memory: bool,
-    is_late: bool,
+    /// True if other clients' Checks took too long.
+    pub is_late: bool,
 }
 
 impl Judgement {
