@@ -92,8 +92,8 @@ pub(super) async fn check_encoding(
 impl Store {
     /// Checks that an SQLite file is one, or can be made, before a process uses it.
     ///
-    /// It is opened for a moment: beside connections of the same process that would end their locks,
-    /// as POSIX has it.
+    /// It is opened for a moment: beside connections of the same process that would end their
+    /// locks, as POSIX has it.
     ///
     /// # Errors
     /// When its directory isn't there, or something else is at its path.

@@ -43,8 +43,8 @@ use self::measure::{Bench, Judgement};
 const RATIO: f64 = 10.0;
 /// CPU time that an input may take whatever its bytes are.
 const CPU_FLOOR: Duration = Duration::from_millis(200);
-/// Times that an input is sent while others' Checks are late: another load on the machine makes them
-/// late once or twice, what the input costs does each time.
+/// Times that an input is sent while others' Checks are late: another load on the machine makes
+/// them late once or twice, what the input costs does each time.
 const ROUNDS: usize = 3;
 /// A connection's segments without any content: SYN, ACK and FIN, 40 bytes each.
 const CONNECTION_BYTES: usize = 120;

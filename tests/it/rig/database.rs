@@ -31,6 +31,23 @@ pub fn server() -> Option<Server> {
 }
 
 impl Server {
+    /// Creates a database without a schema, and returns its DSN.
+    pub fn empty_database(self) -> String {
+        let name = new_name();
+        let (server, at) = match self {
+            Self::Postgres | Self::PgBouncer => {
+                let postgres = variable("TALOS_TEST_POSTGRES");
+                (postgres.clone(), format!("{postgres}/postgres"))
+            }
+            Self::MariaDb => {
+                let mariadb = variable("TALOS_TEST_MARIADB");
+                (mariadb.clone(), mariadb)
+            }
+        };
+        execute(&at, format!("CREATE DATABASE {name}"));
+        format!("{server}/{name}")
+    }
+
     /// Creates a database with the current schema, and returns its DSN.
     pub fn new_database(self) -> String {
         match self {
@@ -38,10 +55,9 @@ impl Server {
                 static TEMPLATE: OnceLock<String> = OnceLock::new();
                 let postgres = variable("TALOS_TEST_POSTGRES");
                 let template = TEMPLATE.get_or_init(|| {
-                    let name = new_name();
-                    execute(&format!("{postgres}/postgres"), format!("CREATE DATABASE {name}"));
-                    migrate(&format!("{postgres}/{name}"));
-                    name
+                    let dsn = Self::Postgres.empty_database();
+                    migrate(&dsn);
+                    dsn.rsplit_once('/').must("a database's name").1.to_owned()
                 });
                 let name = new_name();
                 let create = format!("CREATE DATABASE {name} TEMPLATE {template}");
@@ -54,9 +70,7 @@ impl Server {
                 }
             }
             Self::MariaDb => {
-                let (mariadb, name) = (variable("TALOS_TEST_MARIADB"), new_name());
-                execute(&mariadb, format!("CREATE DATABASE {name}"));
-                let dsn = format!("{mariadb}/{name}");
+                let dsn = self.empty_database();
                 migrate(&dsn);
                 dsn
             }
