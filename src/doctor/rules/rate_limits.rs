@@ -50,7 +50,7 @@ fn check_behind(header: &Node<'_>, authz: &Authz, findings: &mut Findings) {
     if !headers.filter_map(CredentialSource::header).any(|key| key == name) {
         return;
     }
-    let (severity, why) = match name == authz.token_header.to_ascii_lowercase() {
+    let (severity, why) = match name == authz.token_header {
         true => (
             Severity::Warning,
             "the limit counts by the token that Talos writes into this header: each time a new one is made, the count \
