@@ -202,6 +202,62 @@ fn a_condition_that_all_requests_meet_is_no_finding() {
 }
 
 #[test]
+fn mutation_rules_may_refuse_what_talos_leaves_alone() {
+    let all = "x-talos-.*|authorization|x-api-key";
+    for (rules, expected) in [
+        (json!({}), None),
+        (json!({ "disallow_system": true }), None),
+        (json!({ "disallow_all": true }), Some(Severity::Error)),
+        (json!({ "disallow_all": true, "allow_expression": { "regex": all } }), None),
+        (json!({ "disallow_all": true, "allow_expression": { "regex": "x-.*" } }), Some(Severity::Error)),
+        (json!({ "disallow_all": true, "allow_expression": { "regex": "(" } }), Some(Severity::Warning)),
+        (json!({ "disallow_expression": { "regex": "x-other-.*" } }), None),
+        (json!({ "disallow_expression": { "regex": "x-talos-t.*" } }), None),
+        (json!({ "disallow_expression": { "regex": "x-.*" } }), Some(Severity::Error)),
+        (
+            json!({ "disallow_expression": { "regex": "x-.*" }, "allow_expression": { "regex": ".*" } }),
+            Some(Severity::Error),
+        ),
+        (json!({ "disallow_expression": { "regex": "(" } }), Some(Severity::Warning)),
+    ] {
+        let filter = ext_authz(&json!({ "decoder_header_mutation_rules": rules }));
+        let manager = manager(json!({}), json!([{ "name": "check", "typed_config": filter }]));
+        let report = report(&dump(manager, vec![]));
+        let found = report.findings.iter().find(|finding| finding.id == "mutations-ignored");
+        assert_eq!(found.map(|finding| finding.severity), expected, "{rules}");
+    }
+}
+
+#[test]
+fn limits_count_by_what_is_there() {
+    let limit = |kind: &str| {
+        let kind = format!("type.googleapis.com/envoy.extensions.filters.http.limit.v3.{kind}");
+        json!({ "name": "limit", "typed_config": { "@type": kind } })
+    };
+    let check = json!({ "name": "check", "typed_config": ext_authz(&json!({})) });
+    let (global, local) = (limit("RateLimit"), limit("LocalRateLimit"));
+    for (filters, header, expected) in [
+        (json!([check, global]), "x-api-key", Some(("limit-without-key", Severity::Error))),
+        (json!([check, local]), "X-API-Key", Some(("limit-without-key", Severity::Error))),
+        (json!([check, local]), "authorization", Some(("limit-without-key", Severity::Warning))),
+        (json!([check, global]), "x-talos-key-id", None),
+        (json!([check, global]), ":path", None),
+        (json!([global, check]), "x-api-key", Some(("key-copied", Severity::Warning))),
+        (json!([local, check]), "x-api-key", None),
+        (json!([check]), "x-api-key", None),
+    ] {
+        let action = json!({ "request_headers": { "header_name": header, "descriptor_key": "caller" } });
+        let routes = json!({ "route_config": { "virtual_hosts": [{ "name": "all", "routes": [{ "route": {
+            "cluster": "a", "rate_limits": [{ "actions": [action] }],
+        } }] }] } });
+        let report = report(&dump(manager(routes, filters.clone()), vec![]));
+        let found = report.findings.iter().find(|of| ["limit-without-key", "key-copied"].contains(&of.id));
+        let found = found.map(|finding| (finding.id, finding.severity));
+        assert_eq!(found, expected, "{header}: {filters}");
+    }
+}
+
+#[test]
 fn endpoints_tell_where_keys_go() {
     let filters = json!([{ "name": "envoy.filters.http.ext_authz", "typed_config": ext_authz(&json!({})) }]);
     let parts = |address: &str| {
