@@ -17,6 +17,7 @@ mod digests;
 mod driver;
 mod dsn;
 mod erase;
+mod error_text;
 mod eviction;
 mod feed;
 mod filter;
@@ -56,7 +57,6 @@ mod usage;
 mod usage_report;
 mod usage_trim;
 mod wanted;
-mod words;
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -102,13 +102,13 @@ use anchor::Anchor;
 use dialect::Dialect;
 use digests::HashHint;
 use dsn::Dsn;
+use error_text::ErrorText;
 use eviction::ConnectionEviction;
 use lookups::Lookups;
 use poller::{Connector, Poller};
 use pool::Pool;
 use spends::Spends;
 use tracked_file::TrackedFile;
-use words::Words;
 
 /// Error of the database. Messages never have a DSN.
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +117,7 @@ pub enum StoreError {
     #[error("db.dsn: {0}")]
     Dsn(Cow<'static, str>),
     /// The server of the database refused the first connection.
-    #[error("the database at {server}: {}", Words(error))]
+    #[error("the database at {server}: {}", ErrorText(error))]
     Refused {
         /// Host and port, or socket.
         server: String,
@@ -129,6 +129,15 @@ pub enum StoreError {
         "the database at {server} doesn't answer: nothing came back in time; check address, port and scheme of the DSN, and firewalls"
     )]
     Silent {
+        /// Host and port, or socket.
+        server: String,
+    },
+    /// What answers at the address is no server of this kind.
+    #[error(
+        "the server at {server} speaks another protocol than that of the DSN: correct the port, or the scheme (postgres://, \
+         mysql://)"
+    )]
+    OtherProtocol {
         /// Host and port, or socket.
         server: String,
     },
@@ -229,7 +238,7 @@ pub enum StoreError {
     )]
     NoCounter,
     /// The database rejected a statement, failed or can't be reached.
-    #[error("the database: {}", Words(.0))]
+    #[error("the database: {}", ErrorText(.0))]
     Sql(#[from] sqlx::Error),
     /// The server that answers isn't a primary that can be relied on.
     #[error("the database: {0}")]

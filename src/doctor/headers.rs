@@ -30,8 +30,9 @@ pub(super) fn mentions_talos(text: &str) -> bool {
 
 /// Matches a name against an `envoy.type.matcher.v3.ListStringMatcher`.
 pub(super) fn list_matches(list: &Node<'_>, name: &str) -> Match {
-    let mut best = Match::No;
-    for pattern in list.items("patterns") {
+    let patterns = list.items("patterns");
+    let mut best = if patterns.len() > MAX_PATTERNS { Match::Unknown } else { Match::No };
+    for pattern in patterns.into_iter().take(MAX_PATTERNS) {
         match string_matches(&pattern, name) {
             Match::Yes => return Match::Yes,
             Match::Unknown => best = Match::Unknown,
@@ -48,6 +49,9 @@ pub(super) const TALOS_HEADER_REGEX: &str = "x[^a-z0-9]talos[^a-z0-9].*";
 
 /// Longest regular expression that is evaluated, and size of a compiled one, in bytes.
 const MAX_REGEX: usize = 1024;
+/// Patterns of a list that are matched; more are as good as unknown. Each name of a list compiles
+/// its expressions anew.
+const MAX_PATTERNS: usize = 64;
 const MAX_COMPILED_REGEX: usize = 64 * 1024;
 
 /// Spellings of an identity header that many servers take for it.
@@ -158,6 +162,9 @@ mod tests {
         ] {
             assert_eq!(list_matches(&list, name), expected, "{name}");
         }
+        let many = format!("patterns: [{}]", "{exact: a}, ".repeat(MAX_PATTERNS + 1));
+        let list = read(&many, 1).unwrap();
+        assert_eq!(list_matches(&Node::new(&list[0], ""), "cookie"), Match::Unknown);
         for (regex, expected) in [
             (".*", Match::Yes),
             ("cook", Match::No),

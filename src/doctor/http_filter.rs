@@ -77,6 +77,11 @@ impl<'a> HttpFilter<'a> {
         kind == Some("ExtAuthz") && calls_talos(&config, options)
     }
 
+    /// Returns true for Envoy's rate limits.
+    pub(super) fn is_rate_limit(&self) -> bool {
+        matches!(self.kind, Some("RateLimit" | "LocalRateLimit"))
+    }
+
     /// Returns the request header mutations of a header_mutation filter.
     pub(super) fn mutations(&self) -> Vec<Node<'a>> {
         match self.kind {

@@ -202,7 +202,7 @@ fn push<T>(
 }
 
 fn name_filter(value: &Text) -> Option<NameFilter> {
-    let name = match value.stem().ok()? {
+    let name = match value.stem()? {
         Stem::Beginning(text) => NameFilter::StartsWith(text.to_owned()),
         Stem::Whole(text) => NameFilter::Is(text.to_owned()),
     };

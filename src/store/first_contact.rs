@@ -65,6 +65,7 @@ pub(super) async fn reach(
         }
         // These have the server's name already.
         Ok(Err(error @ (sqlx::Error::Io(_) | sqlx::Error::Tls(_)))) => Err(error.into()),
+        Ok(Err(sqlx::Error::Protocol(_))) => Err(StoreError::OtherProtocol { server }),
         Ok(Err(error)) => Err(StoreError::Refused { server, error }),
         Err(_) => Err(StoreError::Silent { server }),
     }

@@ -227,10 +227,9 @@ fn check_filter_before(
     findings: &mut Findings,
 ) {
     let needs_check = |text: &str| text == EXT_AUTHZ_METADATA || headers::is_talos_header(text);
-    let is_rate_limit = matches!(filter.kind, Some("RateLimit" | "LocalRateLimit"));
     let reads_identity = match filter.kind {
         Some("RBAC") => filter.config.any_text(needs_check),
-        _ if is_rate_limit => {
+        _ if filter.is_rate_limit() => {
             filter.config.any_text(needs_check)
                 || manager.targets.iter().flat_map(|target| &target.levels).any(|level| {
                     level.get("rate_limits").any_text(needs_check)

@@ -16,15 +16,15 @@ use crate::doctor::options::Options;
 /// the key itself is the descriptor, which the rate limit service keeps.
 pub(crate) fn examine(manager: &ConnectionManager<'_>, options: Options<'_>, findings: &mut Findings) {
     let Some(check) = manager.checks.iter().map(|check| check.index).min() else { return };
-    let is_limit = |filter: &HttpFilter<'_>| matches!(filter.kind, Some("RateLimit" | "LocalRateLimit"));
     let (before, after) = manager.filters.split_at(check);
-    let is_behind = after.iter().any(is_limit);
+    let is_behind = after.iter().any(HttpFilter::is_rate_limit);
     let is_sent = before.iter().any(|filter| filter.kind == Some("RateLimit"));
     if !is_behind && !is_sent {
         return;
     }
     let default = Authz::default();
     let authz = options.authz.unwrap_or(&default);
+    let carriers = Carriers::of(authz);
     // Targets share their levels: each is examined once.
     let mut examined = HashSet::new();
     for level in manager.targets.iter().flat_map(|target| &target.levels) {
@@ -36,7 +36,7 @@ pub(crate) fn examine(manager: &ConnectionManager<'_>, options: Options<'_>, fin
             let header = action.get("request_headers").get("header_name");
             match is_behind {
                 true => check_behind(&header, authz, findings),
-                false => check_before(&header, authz, findings),
+                false => check_before(&header, &carriers, findings),
             }
         }
     }
@@ -67,8 +67,8 @@ fn check_behind(header: &Node<'_>, authz: &Authz, findings: &mut Findings) {
 }
 
 /// Checks the header of a limit before the check.
-fn check_before(header: &Node<'_>, authz: &Authz, findings: &mut Findings) {
-    if header.text().is_some_and(|name| Carriers::of(authz).has(name, true)) {
+fn check_before(header: &Node<'_>, carriers: &Carriers, findings: &mut Findings) {
+    if header.text().is_some_and(|name| carriers.has(name, true)) {
         findings.add(
             "key-copied",
             Severity::Warning,

@@ -50,10 +50,6 @@ pub(super) enum Stem<'a> {
     Beginning(&'a str),
 }
 
-/// A `*` that isn't at the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct WildcardWithin;
-
 /// Splits a filter into its comparisons.
 ///
 /// # Errors
@@ -166,15 +162,13 @@ fn take_value(text: &str) -> Option<(Text, &str)> {
 }
 
 impl Text {
-    /// Returns the text before a `*` at its end, or the text as a whole if it has none.
-    ///
-    /// # Errors
-    /// Fails if a `*` has more behind it.
-    pub(super) fn stem(&self) -> Result<Stem<'_>, WildcardWithin> {
+    /// Returns the text before a `*` at its end, or the text as a whole if it has none. `None` if a
+    /// `*` has more behind it.
+    pub(super) fn stem(&self) -> Option<Stem<'_>> {
         match self.wildcard {
-            None => Ok(Stem::Whole(&self.text)),
-            Some(at) if at + 1 == self.text.len() => Ok(Stem::Beginning(self.text.split_at(at).0)),
-            Some(_) => Err(WildcardWithin),
+            None => Some(Stem::Whole(&self.text)),
+            Some(at) if at + 1 == self.text.len() => Some(Stem::Beginning(self.text.split_at(at).0)),
+            Some(_) => None,
         }
     }
 }
@@ -191,7 +185,7 @@ mod tests {
             path,
             operator,
             value.text.clone(),
-            matches!(value.stem(), Ok(Stem::Beginning(_))),
+            matches!(value.stem(), Some(Stem::Beginning(_))),
         ))
     }
 

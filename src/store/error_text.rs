@@ -1,14 +1,14 @@
-//! Words for the drivers' errors, and what an operator should do about them.
+//! Texts of the drivers' errors, with what an operator should do about them.
 
 use std::fmt;
 
 use sqlx::Error;
 use sqlx::error::DatabaseError;
 
-/// An error of the driver, in words. Values of parameters are never part of it.
-pub(super) struct Words<'a>(pub &'a Error);
+/// An error of the driver: the server's own text, its code and the cure, if one is known.
+pub(super) struct ErrorText<'a>(pub &'a Error);
 
-impl fmt::Display for Words<'_> {
+impl fmt::Display for ErrorText<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Error::Database(error) => {
@@ -22,17 +22,13 @@ impl fmt::Display for Words<'_> {
                 }
             }
             Error::Io(error) => error.fmt(out),
-            // What the driver found instead is of no use to an operator.
-            Error::Protocol(_) => out.write_str(
-                "it speaks another protocol than that of the DSN: correct the port, or the scheme (postgres://, mysql://)",
-            ),
-            Error::PoolTimedOut => out.write_str("no connection could be opened in time"),
+            Error::PoolTimedOut => out.write_str("no connection was free, or could be opened, in time"),
             other => other.fmt(out),
         }
     }
 }
 
-/// Returns what to do about an error of the first connection, by its SQLSTATE (PostgreSQL, appendix
+/// Returns what to do about an error, by its SQLSTATE (PostgreSQL, appendix
 /// A; MySQL's are the same where they exist).
 fn cure(error: &dyn DatabaseError) -> Option<&'static str> {
     match error.code()?.as_ref() {
