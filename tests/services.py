@@ -152,10 +152,11 @@ class Services:
         """MariaDB, which stands for MySQL, too."""
         as_user = unprivileged(folder, "mysql")
         run([*as_user, paths["mariadb-install-db"], "--no-defaults", "--auth-root-authentication-method=normal",
-             "--skip-test-db", f"--datadir={folder}"], folder)
+             "--skip-test-db", f"--datadir={folder}", f"--tmpdir={folder}"], folder)
         port = free_port()
-        self.start([*as_user, paths["mariadbd"], "--no-defaults", f"--datadir={folder}", f"--port={port}",
-                    "--bind-address=127.0.0.1", f"--socket={folder}/socket", f"--pid-file={folder}/pid",
+        # A tmpdir of its own, as a server that starts deletes the temporary tables that it finds there.
+        self.start([*as_user, paths["mariadbd"], "--no-defaults", f"--datadir={folder}", f"--tmpdir={folder}",
+                    f"--port={port}", "--bind-address=127.0.0.1", f"--socket={folder}/socket", f"--pid-file={folder}/pid",
                     "--innodb-flush-log-at-trx-commit=0", "--max-connections=600", "--skip-name-resolve"],
                    folder, port, signal.SIGTERM)
         self.variables["TALOS_TEST_MARIADB"] = f"mysql://root@127.0.0.1:{port}"

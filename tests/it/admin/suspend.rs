@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::rig::check::Check;
 use crate::rig::http::{Call, Reply, Version};
-use crate::rig::redis::Redis;
+use crate::rig::redis::{Redis, patient};
 use crate::rig::support::{Json, until};
 use crate::rig::talos::{DERIVE, IMPORTED, ISSUED, Key, Setup, Talos};
 
@@ -255,7 +255,7 @@ async fn an_actor_is_suspended_with_all_its_keys_by_one_change() {
 async fn entries_in_redis_do_not_hide_it() {
     needs!(Redis);
     let redis = Redis::start().await;
-    let setup = redis.used_by(Setup::new());
+    let setup = patient(redis.used_by(Setup::new()));
     let first = setup.set("TALOS_CONSISTENCY_LEASE", "10m").set("TALOS_CONSISTENCY_POLL", "9m").start().await;
     let second = first.setup.start().await;
     let key = first.issue(json!({ "actor_id": "customer:7" })).await;

@@ -60,6 +60,7 @@ impl Server {
             Kind::MariaDb => {
                 let mut install = as_user("mysql", &variable("TALOS_TEST_MARIADB_INSTALL"), &dir);
                 install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
+                install.arg(format!("--tmpdir={}", dir.path().display()));
                 run(install.arg(format!("--datadir={}", data.display())));
             }
         }
@@ -282,6 +283,8 @@ fn spawn(kind: Kind, port: u16, dir: &TempDir, data: &Path, options: &[String]) 
                 "--innodb-flush-log-at-trx-commit=0",
                 "--innodb-buffer-pool-size=32M",
             ]);
+            // Its own, as a server that starts deletes the temporary tables that it finds there.
+            command.arg(format!("--tmpdir={}", dir.path().display()));
             command.arg(format!("--port={port}")).arg(format!("--datadir={}", data.display()));
             command.arg(format!("--socket={}", dir.path().join("socket").display()));
             command.arg(format!("--pid-file={}", dir.path().join("pid").display()));

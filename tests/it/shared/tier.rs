@@ -5,15 +5,16 @@ use redis::AsyncCommands;
 use serde_json::json;
 
 use crate::rig::check::Check;
-use crate::rig::redis::Redis;
+use crate::rig::redis::{Redis, patient};
 use crate::rig::support::{Must, until};
 use crate::rig::talos::{ISSUED, Setup, Talos};
 
 /// Starts two processes on one database and one Redis, which poll so seldom that only announcements
 /// bring changes in time.
 async fn two(redis: &Redis) -> (Talos, Talos) {
-    let setup =
-        redis.used_by(Setup::new()).set("TALOS_CONSISTENCY_LEASE", "10m").set("TALOS_CONSISTENCY_POLL", "9m");
+    let setup = patient(redis.used_by(Setup::new()))
+        .set("TALOS_CONSISTENCY_LEASE", "10m")
+        .set("TALOS_CONSISTENCY_POLL", "9m");
     let first = setup.start().await;
     let second = first.setup.start().await;
     (first, second)
@@ -130,7 +131,7 @@ async fn writers_to_redis_can_make_no_key() {
 async fn a_new_secret_leaves_entries_readable_or_unread_but_never_wrong() {
     needs!(Redis);
     let redis = Redis::start().await;
-    let first = redis.used_by(Setup::new()).start().await;
+    let first = patient(redis.used_by(Setup::new())).start().await;
     let key = first.issue(json!({})).await;
     first.check(Check::bearer(&key.secret)).await.allowed();
     redis.until_entries(1).await;

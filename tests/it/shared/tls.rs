@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::rig::authority::Authority;
 use crate::rig::check::Check;
-use crate::rig::redis::Redis;
+use crate::rig::redis::{Redis, patient};
 use crate::rig::support::{Must, until};
 use crate::rig::talos::{Setup, Talos};
 
@@ -28,7 +28,8 @@ async fn the_right_certificate_is_trusted() {
     needs!(Redis);
     let authority = Authority::new();
     let redis = Redis::start_tls(authority.issue(NAME, 2100), &authority).await;
-    let first = redis.used_over_tls(Setup::new(), &authority, NAME).start().await;
+    let setup = patient(redis.used_over_tls(Setup::new(), &authority, NAME));
+    let first = setup.start().await;
     until("connected", async || uses_redis(&first).await.then_some(())).await;
     let second = first.setup.start().await;
     until("connected", async || uses_redis(&second).await.then_some(())).await;
