@@ -101,6 +101,14 @@ def wait_until_true(page, expression, seconds=15):
         page.wait_for_timeout(50)
 
 
+def wait_until_seen(page, condition, what, seconds=15):
+    """Waits until a condition of the test itself is true, such as a request that it holds; the page goes on meanwhile."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"never seen: {what}"
+        page.wait_for_timeout(50)
+
+
 def tab_to(page, text, most=120):
     """Presses Tab until what has the focus is called `text`; fails if nothing is."""
     seen = []

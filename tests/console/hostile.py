@@ -1,9 +1,10 @@
 """Names, scopes and reasons that try to be more than text."""
 
 import json
+import re
 
 from browser import ConsolePage
-from stack import call
+from stack import REPO, call
 
 NAMES = [
     "<script>window.hit=1</script>",
@@ -17,6 +18,9 @@ NAMES = [
     "abc\u202egnp.exe",
     "zero\u200bwidth\u2060\ufeff",
     "\u2066isolate\u2069",
+    "tags\U000e0041\U000e0042\U000e007f",
+    "\u3164\u115ffillers\uffa0",
+    "joiner\u034f\u2800\ufe0f\U000e0100 end",
     "&lt;b&gt;&amp;amp;",
     "=HYPERLINK(\"https://evil.example\",\"x\")",
     "e\u0301" * 60,
@@ -24,6 +28,10 @@ NAMES = [
     "x" * 255,
     "\u0626\u0644\u0639\u0631\u0628\u064a\u0629",
 ]
+
+
+# Characters of these names that may not reach a screen as they are.
+HIDDEN = "\u202e\u2066\u200b\ufeff\u2060\U000e0041\U000e007f\u3164\u115f\uffa0\u034f\u2800\ufe0f\U000e0100"
 
 
 def hostile_text_stays_text(stack, browser, seeded):
@@ -40,7 +48,8 @@ def hostile_text_stays_text(stack, browser, seeded):
             console.open(screen)
             text = page.inner_text("body")
             shown += sum(name in text for name in NAMES[:6])
-            assert not any(char in text for char in "\u202e\u2066\u200b\ufeff\u2060"), "a character that changes its surroundings"
+            text += page.evaluate("[...document.querySelectorAll('[title], [aria-label]')].map((one) => `${one.title} ${one.ariaLabel}`).join(' ')")
+            assert not any(char in text for char in HIDDEN), "a character that is invisible or changes its surroundings"
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{screen} is too wide"
         assert shown >= 6, "the names are on no screen"
         for key in keys:
@@ -56,6 +65,20 @@ def hostile_text_stays_text(stack, browser, seeded):
             page.wait_for_selector("#app h1, #app .notice")
         assert page.evaluate("window.hit") is None
         console.wrong = [one for one in console.wrong if "net::ERR" not in one]
+
+
+def invisible_characters_are_spelled_out(stack, browser, seeded):
+    """The console spells out the characters that the command line escapes, and no others."""
+    table = re.search(r"const INVISIBLE:.*?];", (REPO / "src" / "escape.rs").read_text(), re.DOTALL)[0]
+    escaped = {point for first, last in re.findall(r"\('\\u\{(\w+)\}', '\\u\{(\w+)\}'\)", table) for point in range(int(first, 16), int(last, 16) + 1)}
+    assert len(escaped) > 4000, "the table isn't read"
+    with ConsolePage(browser, stack) as console:
+        console.open("leak")
+        spelled_out = console.page.evaluate(
+            "import('/console/js/ui.js').then(({ shown }) => Array.from({ length: 0x110000 }, (_, point) => point)"
+            ".filter((point) => point < 0xd800 || point > 0xdfff).filter((point) => shown(String.fromCodePoint(point)) !== String.fromCodePoint(point)))"
+        )
+        assert set(spelled_out) == escaped, [hex(point) for point in set(spelled_out) ^ escaped][:20]
 
 
 def key_path(text):
@@ -87,4 +110,4 @@ def files_are_guarded(stack, browser, seeded):
     assert status == 403, text
 
 
-HOSTILE = [hostile_text_stays_text, files_are_guarded]
+HOSTILE = [hostile_text_stays_text, invisible_characters_are_spelled_out, files_are_guarded]

@@ -83,4 +83,29 @@ def dialogs(stack, browser, seeded, folder):
     assert not wrong, "\n".join(wrong)
 
 
-LOOKS = [all_screens("light", 1280), all_screens("dark", 1280), all_screens("light", 360), all_screens("dark", 360), dialogs]
+def menu(stack, browser, seeded, folder):
+    """The menu of narrow screens is closed by its button, by Escape, beside it, and by each of its links."""
+    with ConsolePage(browser, stack, width=360) as console:
+        page = console.page
+        console.open("keys/issued")
+        button, side = page.get_by_role("button", name="Menu"), page.locator("#side")
+        for close in [
+            lambda: page.keyboard.press("Escape"), lambda: button.click(), lambda: page.mouse.click(350, 300),
+            # The screen that is shown already.
+            lambda: side.get_by_role("link", name="Keys", exact=True).click(),
+        ]:
+            button.click()
+            side.wait_for()
+            assert side.get_by_role("link", name="Overview").is_visible()
+            close()
+            side.wait_for(state="hidden")
+        button.click()
+        side.wait_for()
+        wrong = violations(page)
+        page.keyboard.press("Escape")
+        side.wait_for(state="hidden")
+        assert button.evaluate("(one) => one === document.activeElement"), "the focus is lost"
+    assert not wrong, "\n".join(wrong)
+
+
+LOOKS = [all_screens("light", 1280), all_screens("dark", 1280), all_screens("light", 360), all_screens("dark", 360), dialogs, menu]

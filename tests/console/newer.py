@@ -1,8 +1,11 @@
 """Screens of operations that were added later, with answers as their descriptions say."""
 
 import json
+import re
+import uuid
+from urllib.parse import parse_qs, urlsplit
 
-from browser import ConsolePage
+from browser import ConsolePage, wait_until_seen, wait_until_true
 
 EVENTS = {
     "events": [
@@ -44,7 +47,54 @@ def changes_are_listed(stack, browser, seeded):
         page.locator("summary", has_text="fields changed").first.click()
         assert page.locator("del").inner_text() == '["invoices:read"]'
         console.open("activity?key=11111111-1111-4111-8111-111111111111")
-        assert page.locator(".timeline li").count() == 2
+        wait_until_true(page, "document.querySelectorAll('.timeline li').length === 2")
+
+
+def changes_are_followed_through_failures(stack, browser, seeded):
+    """Pages are read at once, failures that pass are tried again, and "Try again" begins anew after the others."""
+    first, second, third = EVENTS["events"]
+    answers = [
+        (200, {"events": [first], "next": "7-aa", "has_more": True}),
+        (200, {"events": [second], "next": "8-ab", "has_more": False}),
+        (504, {}),
+        (200, {"events": [third], "next": "9-ac", "has_more": False}),
+        (410, {"error": {"message": "after: the changes that follow are no longer kept"}}),
+        (200, EVENTS),
+    ]
+    asked = []
+
+    def respond(route):
+        asked.append({name: value for name, [value] in parse_qs(urlsplit(route.request.url).query).items()})
+        status, body = answers[len(asked) - 1] if len(asked) <= len(answers) else (200, NO_EVENTS)
+        route.fulfill(status=status, content_type="application/json", body=json.dumps(body))
+
+    with ConsolePage(browser, stack) as console:
+        page = console.page
+        page.route(re.compile(r"/v2alpha1/admin/events\?"), respond)
+        console.open("activity")
+        page.get_by_text("It is tried again every few seconds").wait_for()
+        wait_until_true(page, "document.querySelectorAll('.timeline li').length === 3")
+        page.get_by_text("Start again with what the log still has").wait_for()
+        page.get_by_role("button", name="Try again").click()
+        wait_until_seen(page, lambda: len(asked) > len(answers), "a request after the log's end")
+        assert page.locator(".timeline li").count() == 3 and page.get_by_role("alert").count() == 0
+        waiting = {"wait": "10s", "page_size": "1000"}
+        assert asked[:7] == [
+            {"page_size": "1000"}, {"page_size": "1000", "after": "7-aa"}, waiting | {"after": "8-ab"}, waiting | {"after": "8-ab"},
+            waiting | {"after": "9-ac"}, {"page_size": "1000"}, waiting | {"after": EVENTS["next"]},
+        ], asked
+
+
+def the_log_says_how_far_it_reaches(stack, browser, seeded):
+    """A key without a change in the log isn't said to have none; the server looks for the key's."""
+    key, asked = str(uuid.uuid4()), []
+    with ConsolePage(browser, stack) as console:
+        page = console.page
+        page.on("request", lambda request: "/admin/events?" in request.url and asked.append(request.url))
+        console.open(f"activity?key={key}")
+        page.get_by_text("No change as far as the log reaches").wait_for()
+        assert "audit.file" in page.get_by_label("Changes", exact=True).inner_text()
+        assert f"key_id={key}" in asked[0], asked
 
 
 def a_route_is_explained(stack, browser, seeded):
@@ -54,11 +104,14 @@ def a_route_is_explained(stack, browser, seeded):
         console.open("routes")
         page.get_by_label("Path").fill("/reports")
         page.get_by_label("Key", exact=True).fill("some key")
-        page.get_by_role("button", name="Explain").click()
+        page.get_by_label("Client address").fill("192.0.2.7")
+        with page.expect_request("**/v2alpha1/admin/routes:explain") as asked:
+            page.get_by_role("button", name="Explain").click()
+        assert asked.value.post_data_json["client_address"] == "192.0.2.7", asked.value.post_data
         page.get_by_text("It would be refused").wait_for()
         text = page.inner_text("main")
         assert all(word in text for word in ["reports", "prefix /reports", "Counts as", "5 requests", "active keys with reports:read"]), text
         assert "some key" not in page.url
 
 
-NEWER = [changes_are_listed, a_route_is_explained]
+NEWER = [changes_are_listed, changes_are_followed_through_failures, the_log_says_how_far_it_reaches, a_route_is_explained]

@@ -63,12 +63,13 @@ def viewer(stack, browser, tokens, address):
     """No button is there that would be refused."""
     with ConsolePage(browser, stack, headers=tokens.headers("viewer")) as console:
         prepare(console, stack, tokens, "viewer")
-        for screen in ["", "keys/issued", address, "actors/user%3Aa", "leak", "routes", "activity", "instances", "issue", "import"]:
+        for screen in ["", "keys/issued", address, f"{address}/rotate", "actors/user%3Aa", "leak", "routes", "activity", "instances", "issue", "import"]:
             console.open(screen)
             offered = console.page.locator("main a, main button").all_inner_texts()
             for word in ["Revoke", "Rotate", "Suspend", "Edit", "Issue a key", "Issue the key", "Import", "End it now", "Resume"]:
                 assert not any(re.match(rf"\s*{word}\b", text) for text in offered), f"{screen}: a viewer is offered {word}"
             assert console.page.locator("input[type=checkbox]").count() == 0, screen
+            assert console.page.locator(".topbar a.button").count() == 0, f"{screen}: a viewer is offered to issue a key"
         assert "viewer" in console.page.locator(".whoami").inner_text()
 
 
@@ -79,6 +80,7 @@ def issuer(stack, browser, tokens, address):
         console.open(address)
         offered = " ".join(console.page.locator("main button, main a").all_inner_texts())
         assert all(word in offered for word in ["Edit", "Rotate", "Suspend", "Revoke"]) and "Delete" not in offered, offered
+        assert console.page.locator(".topbar a.button").count() == 1
 
 
 def stranger(stack, browser, tokens):
@@ -88,8 +90,14 @@ def stranger(stack, browser, tokens):
         page.goto(f"{stack.admin}/console/#/keys/issued")
         if page.get_by_role("heading", name="Who are you?").count() == 0:
             page.locator("#app h1").wait_for()
-        page.get_by_label("Or give a token").fill("not.a.token")
+        # One that could be in no header is refused like any other, without a request.
+        page.get_by_label("Or give a token").fill("t\u00f6ken\u2026")
         page.get_by_role("button", name="Go on").click()
+        page.get_by_text("The server doesn't take this token").wait_for()
+        page.get_by_label("Or give a token").fill("not.a.token")
+        with page.expect_response("**/v2alpha1/admin/whoami") as answer:
+            page.get_by_role("button", name="Go on").click()
+        assert answer.value.status == 401
         page.get_by_text("The server doesn't take this token").wait_for()
         page.get_by_label("Or give a token").fill(tokens.token("admin"))
         page.get_by_role("button", name="Go on").click()

@@ -38,6 +38,7 @@ def checks(stack):
 
 def tests(talos, stack, browser, seeded, folder):
     """All tests, by name."""
+    import changing
     import flows
     import governed
     import hostile
@@ -52,7 +53,7 @@ def tests(talos, stack, browser, seeded, folder):
         yield look.__name__, lambda look=look: look(stack, browser, seeded, folder)
     for flow in flows.FLOWS:
         yield flow.__name__, lambda flow=flow: flow(stack, browser)
-    for test in [*hostile.HOSTILE, *newer.NEWER, *problems.PROBLEMS]:
+    for test in [*hostile.HOSTILE, *newer.NEWER, *problems.PROBLEMS, *changing.CHANGING]:
         yield test.__name__, lambda test=test: test(stack, browser, seeded)
     yield "roles", lambda: roles.roles(talos, browser)
     yield "governed", lambda: governed.governed(talos, browser)

@@ -74,6 +74,8 @@ export async function call(name, { path = {}, query = {}, body, headers = {}, si
   const url = new URL(pathOf(name, path, query).slice(1), base);
   const all = { accept: "application/json", ...headers };
   if (token && !all.authorization && operation.role) all.authorization = `Bearer ${token}`;
+  // No credential has other characters, and a header can't: the server would never see it.
+  if (all.authorization && !/^Bearer [\x20-\x7e]*[\x21-\x7e]$/.test(all.authorization)) throw new Problem(401, "The credential isn't one of this server.");
   if (body !== undefined) all["content-type"] = "application/json";
   let response;
   try {
@@ -138,6 +140,8 @@ export function remedy(problem) {
       return "It may have been deleted, or belong to another network.";
     case 409:
       return "Reload: somebody else has changed it meanwhile.";
+    case 410:
+      return "Start again with what the log still has. The file that audit.file names has the rest.";
     case 412:
       return "Reload the page, look at what has changed, and try again.";
     case 429:

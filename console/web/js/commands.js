@@ -80,6 +80,10 @@ export const cli = {
   suspendActor: (id, body) => talos("actors", "suspend", quote(id), ["--reason", body.reason], ["--until", body.until]),
   resumeActor: (id) => talos("actors", "resume", quote(id)),
   verify: () => `printf %s "$SECRET" | ${talos("keys", "verify", "-")}`,
+  explain: ({ method, host, path, client_address: client }, hasKey) => {
+    const words = talos("routes", "explain", method, quote(host + path), ...(hasKey ? ["--credential", "-"] : []), ["--client-address", client]);
+    return hasKey ? `printf %s "$SECRET" | ${words}` : words;
+  },
   usage: (filter) => talos("usage", "report", ...filter),
   status: () => "talos status",
 };

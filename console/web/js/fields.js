@@ -53,7 +53,7 @@ export function TokenField({ id, label, hint, items, onChange, check, suggestion
   const shownWrong = wrong && !(wrong[0] === text && text.length < 4) ? `${shown(wrong[0])} ${wrong[1]}.` : "";
   const left = suggestions.filter((one) => !items.includes(one)).slice(0, 8);
   return html`<${Field} id=${id} label=${label} hint=${hint} wrong=${shownWrong}>${(props) => html`
-    <div class="token-field">${items.map((item) => html`<span class="token ${check(item) ? "wrong" : ""}">${shown(item)}<button type="button" aria-label=${`Remove ${item}`} onClick=${() => onChange(items.filter((other) => other !== item))}>\u00d7</button></span>`)}
+    <div class="token-field">${items.map((item) => html`<span class="token ${check(item) ? "wrong" : ""}">${shown(item)}<button type="button" aria-label=${`Remove ${shown(item)}`} onClick=${() => onChange(items.filter((other) => other !== item))}>\u00d7</button></span>`)}
       <input ...${props} value=${text} placeholder=${items.length ? "" : placeholder} onInput=${type} onKeyDown=${press} onBlur=${() => add(text)} autocomplete="off" spellcheck=${false} autocapitalize="none" /></div>
     ${left.length > 0 && html`<div class="chips" aria-label=${`Suggestions for ${label}`}>${left.map((one) => html`<button type="button" class="chip" onClick=${() => onChange([...items, one])}>+ ${shown(one)}</button>`)}</div>`}`}<//>`;
 }
@@ -127,10 +127,12 @@ export function limitsProblem(limits) {
   return other ? `${other.name}: ${quotaProblem(other.quota)}` : "";
 }
 
+/** Windows that can be chosen; one of the API's that isn't among them stays. */
+const windowsWith = (window) => (WINDOWS.some((one) => one.value === window) ? WINDOWS : [...WINDOWS, { value: window, label: window }]);
+
 /** Several limits, each with a name: so many requests per window. */
 export function LimitsField({ limits, most, onChange }) {
   const change = (index, changes) => onChange(limits.map((limit, at) => (at === index ? { ...limit, ...changes } : limit)));
-  const windows = (limit) => (WINDOWS.some((one) => one.value === limit.window) ? WINDOWS : [...WINDOWS, { value: limit.window, label: limit.window }]);
   // A limit that is still being typed is incomplete, not wrong.
   const wrong = limits.every((limit) => limit.name && limit.quota) ? limitsProblem(limits) : "";
   return html`<fieldset class="field stack"><legend>Limits of all its keys together</legend>
@@ -138,18 +140,18 @@ export function LimitsField({ limits, most, onChange }) {
       <input class="input mono" aria-label=${`Name of limit ${index + 1}`} placeholder="name" value=${limit.name} spellcheck=${false} autocapitalize="none" onInput=${(event) => change(index, { name: event.target.value.trim() })} />
       <input class="input" aria-label=${`Requests of limit ${index + 1}`} placeholder="requests" inputmode="numeric" value=${limit.quota} onInput=${(event) => change(index, { quota: event.target.value.trim() })} />
       <select class="input" aria-label=${`Window of limit ${index + 1}`} value=${limit.window} onChange=${(event) => change(index, { window: event.target.value })}>
-        ${windows(limit).map((one) => html`<option value=${one.value} selected=${one.value === limit.window}>per ${one.label}</option>`)}</select>
+        ${windowsWith(limit.window).map((one) => html`<option value=${one.value} selected=${one.value === limit.window}>per ${one.label}</option>`)}</select>
       <button type="button" class="button" aria-label=${`Remove limit ${index + 1}`} onClick=${() => onChange(limits.filter((_, at) => at !== index))}>\u00d7</button></div>`)}
     ${limits.length < most && html`<div><button type="button" class="button" onClick=${() => onChange([...limits, { name: "", quota: "", window: "60s" }])}>Add a limit</button></div>`}
     ${wrong && html`<p class="wrong" role="alert">${wrong}</p>`}
   </fieldset>`;
 }
 
-/** One limit: so many requests per window; an empty number means none. */
-export function LimitField({ quota, window, onChange }) {
+/** One limit: so many requests, or another unit, per window; an empty number means none. */
+export function LimitField({ quota, window, unit = "requests", onChange }) {
   const wrong = quota && quotaProblem(quota);
-  return html`<${Field} id="quota" label="Limit of requests" hint="Empty for none" wrong=${wrong}>${(props) => html`<div class="row">
+  return html`<${Field} id="quota" label=${`Limit of ${unit}`} hint="Empty for none" wrong=${wrong}>${(props) => html`<div class="row">
     <input class="input" ...${props} inputmode="numeric" value=${quota} placeholder="none" onInput=${(event) => onChange({ quota: event.target.value.trim(), window })} />
     <select class="input" aria-label="Window of the limit" value=${window} onChange=${(event) => onChange({ quota, window: event.target.value })}>
-      ${WINDOWS.map((one) => html`<option value=${one.value} selected=${one.value === window}>per ${one.label}</option>`)}</select></div>`}<//>`;
+      ${windowsWith(window).map((one) => html`<option value=${one.value} selected=${one.value === window}>per ${one.label}</option>`)}</select></div>`}<//>`;
 }

@@ -7,20 +7,36 @@ import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "../vendor
 export const html = htm.bind(h);
 export { Fragment, render, useEffect, useLayoutEffect, useMemo, useRef, useState };
 
-/** Loads something; the newest request wins, and what was shown stays until it answers. */
+/** Time after which a request counts as lost, as after a sleep of the computer. */
+const LOST_AFTER = 30_000;
+
+/**
+ * Loads something; the newest request wins, and what was shown stays until it answers. `reload` gives
+ * up a request in flight. `refresh`, for timers, doesn't unless it is lost: an answer slower than the
+ * timer is shown.
+ */
 export function useLoad(load, dependencies) {
   const [state, setState] = useState({ data: undefined, error: undefined, loading: true });
   const [turn, setTurn] = useState(0);
+  const [isLoading, began] = [useRef(false), useRef(0)];
   useEffect(() => {
     const abort = new AbortController();
+    isLoading.current = true;
+    began.current = Date.now();
     setState((before) => ({ ...before, loading: true }));
+    const settle = (change) => {
+      if (abort.signal.aborted) return;
+      isLoading.current = false;
+      setState(change);
+    };
     Promise.resolve(load(abort.signal)).then(
-      (data) => abort.signal.aborted || setState({ data, error: undefined, loading: false }),
-      (error) => abort.signal.aborted || setState((before) => ({ ...before, error, loading: false })),
+      (data) => settle({ data, error: undefined, loading: false }),
+      (error) => settle((before) => ({ ...before, error, loading: false })),
     );
     return () => abort.abort();
   }, [...dependencies, turn]);
-  return { ...state, reload: () => setTurn((before) => before + 1) };
+  const reload = () => setTurn((before) => before + 1);
+  return { ...state, reload, refresh: () => (isLoading.current && Date.now() - began.current < LOST_AFTER) || reload() };
 }
 
 /** Runs what a form or dialog is for. What it returned is `answer`, what it threw `problem`. */

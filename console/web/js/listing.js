@@ -40,11 +40,21 @@ const OPERATIONS = { issued: "adminListIssuedApiKeys", imported: "adminListImpor
 const quoted = (text) => `"${text.replaceAll("\\", "\\\\").replaceAll('"', '\\"')}"`;
 const timeBefore = (days, now) => new Date(now - days * DAY).toISOString();
 
+/** True if a state and a concern exclude each other: concerns are of keys that work. */
+const isContradictory = ({ state, concern }) => Boolean(concern) && ["revoked", "expired"].includes(state);
+
+/** Returns what is asked for after changes; of a state and a concern that exclude each other, the newer one stays. */
+export function withChanges(asked, changes) {
+  const after = { ...asked, ...changes };
+  if (!isContradictory(after)) return after;
+  return { ...after, [changes.concern ? "state" : "concern"]: "" };
+}
+
 /** Returns the server's filter of what is asked for. Suspension isn't part of a key's status. */
 export function filterOf(asked, now = Date.now()) {
   const terms = [];
   const status = { active: "ACTIVE", suspended: "ACTIVE", revoked: "REVOKED", expired: "EXPIRED" }[asked.state];
-  const concerned = asked.concern ? "ACTIVE" : status;
+  const concerned = status ?? (asked.concern ? "ACTIVE" : undefined);
   if (concerned) terms.push(`status = KEY_STATUS_${concerned}`);
   if (asked.actor) terms.push(`actor_id = ${quoted(asked.actor)}`);
   if (asked.scope) terms.push(`scopes:${quoted(asked.scope)}`);
@@ -93,8 +103,11 @@ function sorted(keys, sort) {
 // Set once a server refuses the newer parameters, so that it isn't asked again.
 let isPlain = false;
 
+const NOTHING = { keys: [], next: "", total: { number: 0, isEstimate: false } };
+
 /** Returns a page of keys: `keys`, `next`, `total`, and `scanned`, the number of keys that were looked through here. */
 export async function listKeys(kind, asked, pageToken, signal) {
+  if (isContradictory(asked)) return NOTHING;
   // States of suspension are judged here, page by page, as the server keeps them apart.
   if (!isPlain || !isDemanding(asked)) {
     try {
@@ -183,7 +196,7 @@ export function csvOf(keys) {
   return `${[columns.join(","), ...keys.map((key) => columns.map((name) => cell(key[name])).join(","))].join("\r\n")}\r\n`;
 }
 
-/** Reads all keys that match, for a file. */
+/** Reads all keys that match, for a file: `keys`, and `hasMore` if there are too many. */
 export async function allKeys(kind, asked, most = 100_000) {
   const keys = [];
   let token = "";
@@ -192,5 +205,5 @@ export async function allKeys(kind, asked, most = 100_000) {
     keys.push(...page.keys);
     token = page.next;
   } while (token && keys.length < most);
-  return keys;
+  return { keys, hasMore: Boolean(token) };
 }

@@ -4,7 +4,7 @@ import { Problem, hasToken, setToken } from "./api.js";
 import { html, render, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
 import { Icon, Logo } from "./icons.js";
 import { guardText, parse } from "./router.js";
-import { loadSession, session } from "./session.js";
+import { loadSession, may, session } from "./session.js";
 import { Activity } from "./screens/activity.js";
 import { ActorScreen } from "./screens/actor.js";
 import { Import } from "./screens/import.js";
@@ -48,7 +48,7 @@ function screenOf({ segments, query }) {
   if (first === "import") return { title: "Import a key", view: html`<${Import} />` };
   if (first === "leak") return { title: "Leaked key", view: html`<${Leak} />` };
   if (first === "routes") return { title: "Routes", view: html`<${Routes} query=${query} />` };
-  if (first === "activity") return { title: "Activity", view: html`<${Activity} query=${query} />` };
+  if (first === "activity") return { title: "Activity", view: html`<${Activity} query=${query} key=${`activity ${query.get("key")}`} />` };
   if (first === "instances") return { title: "Instance", view: html`<${Instances} />` };
   return { title: "Not found", view: html`<div class="page"><h1>There is no such screen</h1><p><a href="#/">Go to the overview</a></p></div>` };
 }
@@ -80,9 +80,11 @@ function App() {
   const [isOpen, setOpen] = useState(false);
   const [help, setHelp] = useState(false);
   const main = useRef(null);
+  const menu = useRef(null);
   const load = () => loadSession().then(() => setState({ ready: true, problem: null }), (problem) => setState({ ready: true, problem }));
   useEffect(() => void load(), []);
   useEffect(() => keyboard(() => setHelp(true)), []);
+  useLayoutEffect(() => (isOpen ? closing(menu.current, () => setOpen(false)) : undefined), [isOpen]);
   const { title, view } = screenOf(at);
   const path = at.segments.join("/");
   useEffect(() => {
@@ -101,14 +103,32 @@ function App() {
     main.current.focus();
   }}>Skip to content</a>
   <div class="shell"><header class="frame">
-    <div class="topbar"><button class="button quiet icon-button" aria-label="Menu" aria-expanded=${isOpen ? "true" : "false"} aria-controls="side" onClick=${() => setOpen(!isOpen)}><${Icon} name=${isOpen ? "x" : "menu"} /></button>
-      <a class="brand" href="#/"><${Logo} />Talos</a><a class="button small primary" href="#/issue">Issue</a></div>
-    <div class="side ${isOpen ? "open" : ""}" id="side"><a class="brand" href="#/"><${Logo} />Talos <small>console</small></a>
+    <div class="topbar"><button ref=${menu} class="button quiet icon-button" aria-label="Menu" aria-expanded=${isOpen ? "true" : "false"} aria-controls="side" onClick=${() => setOpen(!isOpen)}><${Icon} name=${isOpen ? "x" : "menu"} /></button>
+      <a class="brand" href="#/"><${Logo} />Talos</a>${state.ready && !state.problem && may("adminIssueApiKey") && html`<a class="button small primary" href="#/issue">Issue</a>`}</div>
+    <div class="side ${isOpen ? "open" : ""}" id="side" onClick=${(event) => event.target.closest("a") && setOpen(false)}><a class="brand" href="#/"><${Logo} />Talos <small>console</small></a>
       <nav class="nav" aria-label="Screens">${NAV.map(([name, label, icon]) => html`<a href=${`#/${name === "keys" ? "keys/issued" : name}`} aria-current=${isCurrent(at.segments[0] ?? "", name) ? "page" : undefined}><${Icon} name=${icon} />${label}</a>`)}</nav>
       <${Foot} openHelp=${() => setHelp(true)} /></div></header>
     <main class="main" id="main" tabindex="-1" ref=${main} aria-label=${title}>${content}</main>
   </div>
   ${help && html`<${Help} onClose=${() => setHelp(false)} />`}`;
+}
+
+/** Closes the menu of narrow screens by Escape and by what is pressed beside it. */
+function closing(button, close) {
+  const press = (event) => {
+    if (!event.target.closest("#side, dialog") && !button.contains(event.target)) close();
+  };
+  const type = (event) => {
+    if (event.key !== "Escape" || document.querySelector("dialog[open]")) return;
+    close();
+    button.focus();
+  };
+  window.addEventListener("pointerdown", press);
+  window.addEventListener("keydown", type);
+  return () => {
+    window.removeEventListener("pointerdown", press);
+    window.removeEventListener("keydown", type);
+  };
 }
 
 const isCurrent = (first, name) => first === name || (name === "keys" && ["issue", "import", "actors"].includes(first));

@@ -23,15 +23,18 @@ export function link(segments, query = {}) {
   return `#/${segments.map(encodeURIComponent).join("/")}${text ? `?${text}` : ""}`;
 }
 
-// Asked before a screen is left; returns the question, or nothing.
-let guard = null;
+// Asked before a screen is left; each returns its question, or "".
+const guards = new Set();
 
-export function setGuard(ask) {
-  guard = ask;
+/** Adds a guard; returns what takes it away. */
+export function addGuard(ask) {
+  guards.add(ask);
+  return () => void guards.delete(ask);
 }
 
+/** The first question of a guard, or "". */
 export function guardText() {
-  return guard?.() ?? "";
+  return [...guards].map((ask) => ask()).find(Boolean) ?? "";
 }
 
 export function go(hash, { replace = false } = {}) {

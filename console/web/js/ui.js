@@ -6,10 +6,22 @@ import { Icon } from "./icons.js";
 import { badge } from "./keystate.js";
 import { exactTime, relativeTime } from "./time.js";
 
+/**
+ * Characters that control a terminal, change the direction of writing, have no width, or look like a
+ * space without being one: those of src/escape.rs, so that the console spells out what the command
+ * line does.
+ */
+const INVISIBLE = new RegExp(
+  "[\\u{0}-\\u{1f}\\u{7f}-\\u{a0}\\u{ad}\\u{34f}\\u{61c}\\u{115f}-\\u{1160}\\u{1680}\\u{17b4}-\\u{17b5}\\u{180b}-\\u{180f}" +
+    "\\u{2000}-\\u{200f}\\u{2028}-\\u{202f}\\u{205f}-\\u{206f}\\u{2800}\\u{3000}\\u{3164}\\u{fdd0}-\\u{fdef}\\u{fe00}-\\u{fe0f}\\u{feff}" +
+    "\\u{ffa0}\\u{fff0}-\\u{fffb}\\u{fffe}-\\u{ffff}\\u{13430}-\\u{1345f}\\u{16fe4}\\u{1bca0}-\\u{1bca3}\\u{1d159}\\u{1d173}-\\u{1d17a}" +
+    "\\u{1fffe}-\\u{1ffff}\\u{2fffe}-\\u{2ffff}\\u{e0000}-\\u{e0fff}\\u{ffffe}-\\u{fffff}\\u{10fffe}-\\u{10ffff}]",
+  "gu",
+);
+
 /** Text of strangers as it is shown: without characters that could change how its surroundings look. */
 export function shown(text) {
-  // Directions (bidi), zero widths, other invisible ones and controls become visible; ends are kept.
-  return String(text ?? "").replace(/[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g, (char) => {
+  return String(text ?? "").replace(INVISIBLE, (char) => {
     return `\u2039U+${char.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}\u203a`;
   });
 }
@@ -34,8 +46,8 @@ export function Tags({ items, most = 3 }) {
   if (!items?.length) return html`<span class="muted">none</span>`;
   const rest = items.length - most;
   return html`<span class="tags">
-    ${items.slice(0, most).map((item) => html`<span class="tag" title=${item}>${shown(item)}</span>`)}
-    ${rest > 0 && html`<span class="muted small" title=${items.slice(most).join(", ")}>+${rest}</span>`}
+    ${items.slice(0, most).map((item) => html`<span class="tag" title=${shown(item)}>${shown(item)}</span>`)}
+    ${rest > 0 && html`<span class="muted small" title=${shown(items.slice(most).join(", "))}>+${rest}</span>`}
   </span>`;
 }
 
@@ -46,13 +58,13 @@ export function Notice({ tone = "info", icon, title, children, action }) {
   </div>`;
 }
 
-/** A failed call, and what to do. */
-export function Failure({ problem, retry }) {
+/** A failed call, and what to do. `isOld` says that what stands below was read before. */
+export function Failure({ problem, retry, isOld = false, children }) {
   const unknown = problem.isUnknown;
   return html`<${Notice} tone=${unknown ? "info" : "bad"}
     title=${unknown ? "This server can't do that yet" : problem.violations?.length > 1 ? `${problem.violations.length} things have to change` : shown(problem.message)}
     action=${retry && !unknown && html`<button class="button small" onClick=${retry}>Try again</button>`}>
-    <p>${remedy(problem)}</p>
+    <p>${remedy(problem)}${isOld && " What is shown below was read earlier."}</p>${children}
     ${problem.violations?.length > 1 && html`<ul>${problem.violations.map((one) => html`<li>${shown(one.field)}: ${shown(one.description ?? one.message)}</li>`)}</ul>`}
     ${problem.metadata?.request_id && html`<p class="muted small">Request <span class="mono">${problem.metadata.request_id}</span></p>`}
   <//>`;
@@ -62,11 +74,11 @@ export function Loading({ what }) {
   return html`<p class="loading" role="status">Loading ${what}</p>`;
 }
 
-/** State of a loader: its failure, its progress, or its data. */
+/** State of a loader: its progress, or its data; above data of an earlier time, why there is none of now. */
 export function Loaded({ of, what, children }) {
-  if (of.error && !of.data) return html`<${Failure} problem=${of.error} retry=${of.reload} />`;
-  if (of.data === undefined) return html`<${Loading} what=${what} />`;
-  return children(of.data);
+  const failure = of.error && html`<${Failure} problem=${of.error} retry=${of.reload} isOld=${of.data !== undefined} />`;
+  if (of.data === undefined) return failure || html`<${Loading} what=${what} />`;
+  return html`${failure}${children(of.data)}`;
 }
 
 export function Empty({ icon = "search", title, children }) {
@@ -108,15 +120,15 @@ export function Mono({ text, what }) {
   return html`<span class="mono wrap">${shown(text)}</span> <${Copy} text=${text} label="" what=${what} />`;
 }
 
-/** The same as commands, one form at a time. */
-export function Commands({ forms, open = false, title = "Do the same on the command line" }) {
+/** The same as commands, one form at a time. What `mask` hides on the screen is still copied. */
+export function Commands({ forms, open = false, title = "Do the same on the command line", mask = (text) => text }) {
   const names = Object.keys(forms).filter((name) => forms[name]);
   const [chosen, setChosen] = useState(names[0]);
   const current = names.includes(chosen) ? chosen : names[0];
   const body = html`<div class="commands">
     <div><span><span class="tabs">${names.map((name) => html`<button type="button" aria-pressed=${name === current} onClick=${() => setChosen(name)}>${name}</button>`)}</span></span>
       <${Copy} text=${forms[current]} what=${`${current} command`} /></div>
-    <pre tabindex="0" aria-label=${`${current} command`}>${shownLines(forms[current])}</pre>
+    <pre tabindex="0" aria-label=${`${current} command`}>${shownLines(mask(forms[current]))}</pre>
   </div>`;
   return open ? body : html`<details class="fold"><summary>${title}</summary>${body}</details>`;
 }
@@ -194,7 +206,7 @@ function drawToasts() {
     place.setAttribute("aria-live", "polite");
     document.body.append(place);
   }
-  render(html`${toasts.map((one) => html`<div class="toast" key=${one.id}>${one.text}</div>`)}`, place);
+  render(html`${toasts.map((one) => html`<div class="toast" key=${one.id}>${shown(one.text)}</div>`)}`, place);
 }
 
 /** Gives the browser a file of text. */

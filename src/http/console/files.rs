@@ -33,6 +33,7 @@ pub(super) const FILES: &[File] = &[
     embedded!("js/screens/rotate.js", Script),
     embedded!("js/screens/routes.js", Script),
     embedded!("js/screens/secret.js", Script),
+    embedded!("js/sending.js", Script),
     embedded!("js/session.js", Script),
     embedded!("js/time.js", Script),
     embedded!("js/ui.js", Script),

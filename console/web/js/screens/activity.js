@@ -4,10 +4,20 @@ import { call } from "../api.js";
 import { curl } from "../commands.js";
 import { html, useEffect, useLoad, useState } from "../html.js";
 import { keyLink, link } from "../router.js";
-import { plural } from "../time.js";
-import { Commands, Empty, Failure, Loaded, Notice, Time, shown } from "../ui.js";
+import { count, plural } from "../time.js";
+import { Commands, Empty, Failure, Loading, Notice, Time, shown } from "../ui.js";
 
+/** Pause between two reads, for servers that answer at once instead of waiting for a change. */
 const PAUSE_MILLISECONDS = 1000;
+/** Longest pause before a read that failed is tried again. */
+const MAX_PAUSE_MILLISECONDS = 30_000;
+/** Time for which the server waits for a change: less than proxies wait, such as Envoy's 15 s. */
+const WAIT = "10s";
+/** Maximum number of changes that are kept; older ones give way to newer. */
+const MAX_EVENTS = 2000;
+
+/** True if a failure passes by itself: the server or a proxy before it is restarted, or overloaded. */
+const isPassing = (problem) => [0, 502, 503, 504].includes(problem.status);
 
 const TONES = [
   [/revoke|delete|finish/i, "bad"],
@@ -35,65 +45,72 @@ function eventOf(event) {
   };
 }
 
+const START = { events: [], isRead: false, problem: null };
+
+/** Changes of one key, or of all: what the log has, then what is added to it. */
+function useEvents(keyId) {
+  const [state, setState] = useState(START);
+  const [turn, setTurn] = useState(0);
+  useEffect(() => {
+    const abort = new AbortController();
+    follow(keyId, abort.signal, (change) => abort.signal.aborted || setState(change));
+    return () => abort.abort();
+  }, [keyId, turn]);
+  const restart = () => {
+    setState(START);
+    setTurn((before) => before + 1);
+  };
+  return { ...state, restart };
+}
+
+/** Reads the log to its end, then waits for changes. Ends with the signal, or a failure that stays. */
+async function follow(keyId, signal, setState) {
+  let [after, isRead, pause] = ["", false, PAUSE_MILLISECONDS];
+  while (!signal.aborted) {
+    try {
+      const query = { after, wait: isRead && WAIT, page_size: 1000, key_id: keyId };
+      const page = await call("adminListEvents", { query, signal });
+      const added = (page.events ?? []).map(eventOf);
+      isRead ||= !page.has_more;
+      setState((before) => ({ events: [...before.events, ...added].slice(-MAX_EVENTS), isRead, problem: null }));
+      if (!page.next) return;
+      const isFurther = page.next !== after;
+      after = page.next;
+      pause = PAUSE_MILLISECONDS;
+      if (page.has_more && isFurther) continue;
+    } catch (problem) {
+      if (signal.aborted) return;
+      setState((before) => ({ ...before, problem }));
+      if (!isPassing(problem)) return;
+      pause = Math.min(pause * 2, MAX_PAUSE_MILLISECONDS);
+    }
+    await new Promise((resolve) => setTimeout(resolve, pause));
+  }
+}
+
 export function Activity({ query }) {
   const wanted = query.get("key") ?? "";
-  const [events, setEvents] = useState([]);
-  const [follow, setFollow] = useState("");
-  const [turn, setTurn] = useState(0);
-  const [lost, setLost] = useState(null);
-  const first = useLoad((signal) => call("adminListEvents", { query: { page_size: 1000, ...since() }, signal }), []);
-  useEffect(() => {
-    if (!first.data) return undefined;
-    const page = first.data;
-    setEvents((page.events ?? []).map(eventOf));
-    setFollow(page.next ?? "");
-    return undefined;
-  }, [first.data]);
-  useEffect(() => {
-    if (!follow) return undefined;
-    const abort = new AbortController();
-    call("adminListEvents", { query: { after: follow, wait: "25s" }, signal: abort.signal }).then(
-      (page) => {
-        if ((page.events ?? []).length) setEvents((before) => [...before, ...page.events.map(eventOf)]);
-        // Pause between two reads, for servers that answer at once instead of waiting for a change.
-        setTimeout(() => {
-          if (abort.signal.aborted) return;
-          setFollow(page.next ?? "");
-          setTurn((before) => before + 1);
-        }, PAUSE_MILLISECONDS);
-      },
-      (problem) => {
-        if (problem.name !== "AbortError") setLost(problem);
-      },
-    );
-    return () => abort.abort();
-  }, [follow, turn]);
+  const { events, isRead, problem, restart } = useEvents(wanted);
   const names = new Map(events.filter((event) => event.name).map((event) => [event.key, event.name]));
-  const shownEvents = events.filter((event) => !wanted || event.key === wanted).reverse();
+  // An older server gives the changes of all keys.
+  const shownEvents = events.filter((event) => !wanted || [event.key, event.replacedBy].includes(wanted)).reverse();
   return html`<div class="page">
     <div class="head"><div><h1>Activity</h1><p>${wanted ? html`Changes of key <a class="mono" href=${keyLink(wanted)}>${shown(wanted.slice(0, 8))}</a>. <a href="#/activity">Show all</a>` : "Who changed which key or actor, the newest first. New ones appear by themselves."}</p></div></div>
     <${Chain} />
-    ${lost && html`<${Failure} problem=${lost} retry=${() => {
-      setLost(null);
-      first.reload();
-    }} />`}
-    ${first.error?.isUnknown ? html`<${Notice} title="This server doesn't list changes yet"><p>Its audit log has them all: <code>audit.file</code> names the file, and <code>talos audit verify FILE</code> checks its chain. Each key's own page has a time line.</p><//>`
-      : html`<section class="card" aria-label="Changes"><${Loaded} of=${first} what="changes">${() => (shownEvents.length === 0 ? html`<${Empty} icon="pulse" title="No change yet" />` : html`<div class="card-body"><ol class="timeline">${shownEvents.map((event) => html`<li class=${event.tone} key=${event.id}>
+    ${problem && !problem.isUnknown && html`<${Failure} problem=${problem} retry=${restart} isOld=${events.length > 0}>${isPassing(problem) && html`<p>It is tried again every few seconds.</p>`}<//>`}
+    ${problem?.isUnknown ? html`<${Notice} title="This server doesn't list changes yet"><p>Its audit log has them all: <code>audit.file</code> names the file, and <code>talos audit verify FILE</code> checks its chain. Each key's own page has a time line.</p><//>`
+      : html`<section class="card" aria-label="Changes">${shownEvents.length === 0 ? isRead ? html`<${Empty} icon="pulse" title="No change as far as the log reaches" />` : !problem && html`<${Loading} what="changes" />` : html`<div class="card-body"><ol class="timeline">${shownEvents.map((event) => html`<li class=${event.tone} key=${event.id}>
         <div><p><b>${event.what}</b> ${event.key && html`<a class=${names.has(event.key) ? "" : "mono"} href=${keyLink(event.key)}>${shown(names.get(event.key) ?? event.key.slice(0, 8))}</a>`} ${event.actor && html`<span class="muted">of <a href=${link(["actors", event.actor])}>${shown(event.actor)}</a></span>`}
           ${event.caller && html`<span class="muted"> by ${shown(event.caller)}</span>`}</p>
           ${event.replacedBy && html`<p class="muted">Replaced by <a class="mono" href=${keyLink(event.replacedBy)}>${event.replacedBy.slice(0, 8)}</a></p>`}
           ${event.isErased && html`<p class="muted">Erased since, with what this said of it</p>`}<${Difference} of=${event.changes} /></div>
-        <span class="when"><${Time} at=${event.time} /></span></li>`)}</ol></div>`)}<//></section>`}
-    <${Commands} forms=${{ talos: "talos events tail", curl: curl("adminListEvents", {}) }} />
+        <span class="when"><${Time} at=${event.time} /></span></li>`)}</ol></div>`}
+        <footer>${events.length === MAX_EVENTS && `The newest ${count(MAX_EVENTS)} are shown. `}The log reaches back an hour, or four times the longest <code>cache.ttl</code> if that is longer. What is older is in the audit log, the file that <code>audit.file</code> names.</footer></section>`}
+    <${Commands} forms=${{ talos: "talos events tail", curl: curl("adminListEvents", { query: { key_id: wanted } }) }} />
   </div>`;
 }
 
 const text = (value) => (typeof value === "string" ? value : JSON.stringify(value));
-
-/** Reads back a month: older changes are in the audit log. */
-function since() {
-  return { since: new Date(Date.now() - 30 * 86_400_000).toISOString() };
-}
 
 /** Fields before and after. */
 function Difference({ of: changes }) {

@@ -2,16 +2,19 @@
 
 import { call } from "../api.js";
 import { cli, curl } from "../commands.js";
-import { html, useAction, useState } from "../html.js";
+import { html, useAction, useEffect, useRef, useState } from "../html.js";
 import { REASONS, isImported } from "../keystate.js";
 import { plural } from "../time.js";
 import { Choices, Commands, Dialog, Failure, Field, Notice, shown, toast } from "../ui.js";
 
-/** A dialog that does one thing, and stays open with the problem if it fails. */
-export function Change({ title, verb, tone = "primary", run, forms, done, onClose, children, disabled = false }) {
+/**
+ * A dialog that does one thing, and stays open with the problem if it fails. `done` is what is said
+ * then, or makes it of what `run` returns; `cancel` is the word for closing it while it runs.
+ */
+export function Change({ title, verb, tone = "primary", run, forms, done, onClose, children, disabled = false, cancel = "Cancel" }) {
   const action = useAction(async () => {
-    await run();
-    if (done) toast(done);
+    const answer = await run();
+    if (done) toast(typeof done === "function" ? done(answer) : done);
     onClose(true);
   });
   const send = (event) => {
@@ -19,7 +22,7 @@ export function Change({ title, verb, tone = "primary", run, forms, done, onClos
     if (!disabled && !action.busy) action.run();
   };
   return html`<${Dialog} title=${title} onClose=${() => onClose(false)} foot=${html`
-      <button type="button" class="button" onClick=${() => onClose(false)}>Cancel</button>
+      <button type="button" class="button" onClick=${() => onClose(false)}>${action.busy ? cancel : "Cancel"}</button>
       <button type="submit" form="change" class="button ${tone}" disabled=${disabled || action.busy}>${action.busy ? `${verb}: sending` : verb}</button>`}>
     <form id="change" class="stack" onSubmit=${send}>${children}</form>
     ${action.problem && html`<${Failure} problem=${action.problem} />`}
@@ -101,35 +104,55 @@ export function Revoke({ of: key, onClose, reason: first = "REVOCATION_REASON_UN
   <//>`;
 }
 
-/** Revokes several keys, one operation each, so that each has its own line in the audit log. */
+/**
+ * Revokes several keys, one operation each, so that each has its own line in the audit log. Closing
+ * it, or leaving the screen, stops after the one that is being sent.
+ */
 export function RevokeMany({ keys, onClose }) {
   const [reason, setReason] = useState("REVOCATION_REASON_UNSPECIFIED");
   const [text, setText] = useState("");
   const [failed, setFailed] = useState([]);
   const [progress, setProgress] = useState(0);
   const [left, setLeft] = useState(keys);
+  const [isStopping, setStopping] = useState(false);
+  const state = useRef({ isRunning: false, isStopped: false, revoked: 0 }).current;
+  useEffect(() => () => {
+    state.isStopped = true;
+  }, []);
   const body = bodyOf(reason, text);
   const run = async () => {
     const failures = [];
+    setFailed([]);
+    state.isRunning = true;
     for (const [index, key] of left.entries()) {
+      if (state.isStopped) break;
       setProgress(index + 1);
       try {
         await call("adminRevokeApiKey", { path: { id: key.key_id }, body });
+        state.revoked += 1;
       } catch (problem) {
         failures.push({ key, problem });
       }
     }
+    state.isRunning = false;
+    if (state.isStopped) return;
     setFailed(failures);
     setLeft(failures.map((one) => one.key));
     if (failures.length) throw failures[0].problem;
   };
+  const close = (isDone) => {
+    if (isDone || !state.isRunning) return onClose(state.revoked > 0);
+    state.isStopped = true;
+    return setStopping(true);
+  };
+  const said = () => (state.revoked < keys.length ? `Stopped: ${state.revoked} of ${plural(keys.length, "key")} revoked` : `${plural(keys.length, "key")} revoked`);
   const working = keys.filter((key) => key.status === "KEY_STATUS_ACTIVE").length;
-  return html`<${Change} title=${`Revoke ${plural(keys.length, "key")}`} verb="Revoke for good" tone="danger fill" run=${run} onClose=${(done) => onClose(done || left.length < keys.length)} done=${`${plural(keys.length, "key")} revoked`}
+  return html`<${Change} title=${`Revoke ${plural(keys.length, "key")}`} verb="Revoke for good" tone="danger fill" run=${run} onClose=${close} done=${said} cancel="Stop"
     forms=${{ talos: keys.map((key) => cli.revoke(key.key_id, reason, body.description)).join("\n"), curl: keys.map((key) => curl("adminRevokeApiKey", { path: { id: key.key_id }, body })).join("\n") }}>
     <p>This can't be taken back. ${plural(working, "key")} of them still ${working === 1 ? "works" : "work"}. Each is revoked by an operation of its own, in the order of the list.</p>
     <ul class="tags">${keys.slice(0, 12).map((key) => html`<li class="tag">${shown(key.name)}</li>`)}${keys.length > 12 && html`<li class="muted">and ${keys.length - 12} more</li>`}</ul>
     <${ReasonFields} ...${{ reason, setReason, text, setText }} />
-    ${progress > 0 && !failed.length && html`<p role="status">${progress} of ${keys.length}</p>`}
+    ${progress > 0 && !failed.length && html`<p role="status">${progress} of ${left.length}${isStopping ? ", then it stops" : ""}</p>`}
     ${failed.length > 0 && html`<${Notice} tone="bad" title=${`${plural(failed.length, "key")} not revoked`}><ul>${failed.map((one) => html`<li>${shown(one.key.name)}: ${shown(one.problem.message)}</li>`)}</ul><//>`}
   <//>`;
 }

@@ -4,7 +4,7 @@ import { call } from "../api.js";
 import { cli, curl } from "../commands.js";
 import { LimitField, LimitsField, TokenField, addressProblem, limitsProblem, metadataProblem, scopeProblem } from "../fields.js";
 import { html, useState } from "../html.js";
-import { Field, shown } from "../ui.js";
+import { Field, Notice, shown } from "../ui.js";
 import { Change, operationOf } from "./change.js";
 
 function formOf(key) {
@@ -15,6 +15,7 @@ function formOf(key) {
     cidrs: key.ip_restriction?.allowed_cidrs ?? [],
     quota: limit?.quota ?? "",
     window: limit?.window ?? "60s",
+    unit: limit?.unit ?? "requests",
     metadata: key.metadata ? JSON.stringify(key.metadata, null, 2) : "",
     end: key.expire_time?.slice(0, 10) ?? "",
   };
@@ -35,27 +36,32 @@ export function changesOf(key, form) {
   if (!same(form.scopes, before.scopes)) set("scopes", form.scopes);
   if (!same(form.cidrs, before.cidrs)) set("ip_restriction", { allowed_cidrs: form.cidrs });
   if (form.quota !== before.quota || (form.quota && form.window !== before.window)) {
-    set("rate_limit_policy", form.quota ? { quota: form.quota, window: form.window, unit: "requests" } : null);
+    set("rate_limit_policy", form.quota ? { quota: form.quota, window: form.window, unit: form.unit } : null);
   }
   if (form.metadata !== before.metadata && !metadataProblem(form.metadata)) set("metadata", form.metadata.trim() ? JSON.parse(form.metadata) : {});
   if (form.end && form.end !== before.end) set("expire_time", `${form.end}T23:59:59Z`);
   return { body, mask: mask.join(",") };
 }
 
-export function Edit({ of: key, onClose }) {
+export function Edit({ of: current, onClose }) {
+  // What the form began with. The key is read again while the dialog is open: compared with that, a
+  // field that somebody else has changed meanwhile would look changed here, and be changed back.
+  const [key] = useState(current);
   const [form, setForm] = useState(formOf(key));
   const set = (changes) => setForm({ ...form, ...changes });
   const { body, mask } = changesOf(key, form);
   const name = operationOf("Update", key);
   const options = { path: { id: key.key_id }, query: { update_mask: mask }, body };
-  const isWrong = !form.name.trim() || form.scopes.some(scopeProblem) || form.cidrs.some(addressProblem) || metadataProblem(form.metadata);
+  const endProblem = key.expire_time && !form.end ? "An end can be moved, but not taken away." : "";
+  const isWrong = endProblem || !form.name.trim() || form.scopes.some(scopeProblem) || form.cidrs.some(addressProblem) || metadataProblem(form.metadata);
   return html`<${Change} title=${`Edit ${shown(key.name)}`} verb="Save" disabled=${!mask || Boolean(isWrong)} run=${() => call(name, options)} onClose=${onClose}
     done="Saved; it counts everywhere within seconds" forms=${{ talos: cli.update(key.key_id, body, ""), curl: curl(name, options) }}>
+    ${!same(formOf(current), formOf(key)) && html`<${Notice} tone="warn" title="The key was changed meanwhile"><p>Fields that you change replace what they have by now; the others stay. Open this again to see them.</p><//>`}
     <${Field} id="edit-name" label="Name">${(props) => html`<input class="input" ...${props} maxlength="255" autofocus value=${form.name} onInput=${(event) => set({ name: event.target.value })} />`}<//>
     <${TokenField} id="edit-scopes" label="Scopes" items=${form.scopes} onChange=${(scopes) => set({ scopes })} check=${scopeProblem} />
     <${TokenField} id="edit-cidrs" label="Addresses" hint="Empty allows all" items=${form.cidrs} onChange=${(cidrs) => set({ cidrs })} check=${addressProblem} placeholder="any address" />
-    <${LimitField} quota=${form.quota} window=${form.window} onChange=${set} />
-    <${Field} id="edit-end" label="Last day (UTC)" hint=${key.expire_time ? "A later day prolongs the key" : "The key has no end; a day gives it one"}>${(props) => html`<input class="input" type="date" ...${props} value=${form.end} onInput=${(event) => set({ end: event.target.value })} />`}<//>
+    <${LimitField} quota=${form.quota} window=${form.window} unit=${form.unit} onChange=${set} />
+    <${Field} id="edit-end" label="Last day (UTC)" hint=${key.expire_time ? "A later day prolongs the key" : "The key has no end; a day gives it one"} wrong=${endProblem}>${(props) => html`<input class="input" type="date" ...${props} value=${form.end} onInput=${(event) => set({ end: event.target.value })} />`}<//>
     <${MetadataField} value=${form.metadata} onChange=${(metadata) => set({ metadata })} />
   <//>`;
 }
@@ -71,7 +77,7 @@ const MOST_LIMITS = 8;
 const sentLimit = ({ name, quota, window, enforce }) => ({ name, quota, window, unit: "requests", ...(enforce && { enforce }) });
 
 export function EditActor({ id, of: actor, onClose }) {
-  const before = { name: actor.display_name ?? "", metadata: actor.metadata ? JSON.stringify(actor.metadata, null, 2) : "", limits: actor.rate_limit_policies ?? [] };
+  const [before] = useState({ name: actor.display_name ?? "", metadata: actor.metadata ? JSON.stringify(actor.metadata, null, 2) : "", limits: actor.rate_limit_policies ?? [] });
   const [form, setForm] = useState(before);
   const set = (changes) => setForm({ ...form, ...changes });
   const body = {

@@ -6,6 +6,7 @@ import { TTLS, TokenField, metadataProblem, scopeProblem } from "../fields.js";
 import { html, useAction, useLoad, useState } from "../html.js";
 import { Demands, loadPolicies } from "../policies.js";
 import { keyLink } from "../router.js";
+import { useGuard, useRepeatable } from "../sending.js";
 import { may } from "../session.js";
 import { Choices, Commands, Failure, Field, Notice, shown } from "../ui.js";
 
@@ -39,13 +40,16 @@ function problemsOf(form) {
 export function Import() {
   const [form, setForm] = useState(EMPTY);
   const [tried, setTried] = useState(false);
+  const repeatable = useRepeatable();
   const action = useAction(async () => {
-    const key = await call("adminImportApiKey", { body: requestOf(form) });
+    const key = await call("adminImportApiKey", { body: repeatable.bodyOf(form, requestOf) });
     // The key itself isn't needed any more.
+    repeatable.forget();
     setForm(EMPTY);
     setTried(false);
     return key;
   });
+  useGuard(action.busy ? "The key is being imported. Leave before the answer is there?" : "");
   const policies = useLoad(loadPolicies, []);
   if (!may("adminImportApiKey")) return html`<div class="page"><h1>Import a key</h1><${Notice} title="Your role can't import keys"><p>It takes the role issuer: serve.http.auth.roles gives it.</p><//></div>`;
   const set = (changes) => setForm({ ...form, ...changes });

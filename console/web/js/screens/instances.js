@@ -4,13 +4,13 @@ import { call } from "../api.js";
 import { cli, curl } from "../commands.js";
 import { html, useEvery, useLoad } from "../html.js";
 import { session } from "../session.js";
-import { count, percent, plural, span } from "../time.js";
+import { count, exactTime, percent, plural, span } from "../time.js";
 import { Commands, Loaded, Notice, shown } from "../ui.js";
 import { MODES } from "./overview.js";
 
 export function Instances() {
   const status = useLoad((signal) => call("adminGetStatus", { signal }), []);
-  useEvery(3000, () => status.reload());
+  useEvery(3000, () => status.refresh());
   return html`<div class="page">
     <div class="head"><div><h1>Instance</h1><p>The one that answers this page${session.network ? html`, for network <b>${shown(session.network)}</b>` : ""}. Behind a load balancer each request may meet another.</p></div></div>
     <${Loaded} of=${status} what="the state">${(data) => html`<${State} of=${data} />`}<//>
@@ -43,6 +43,7 @@ function State({ of: status }) {
         Generation: status.settings.generation,
         "All that was read is in force": status.settings.current ? "yes" : "no: the log says what is wrong with the file",
         Planes: status.planes.join(", "),
+        Certificates: status.certificates?.map((one) => `${one.plane} ${one.expired ? "EXPIRED AT" : "until"} ${exactTime(one.expire_time)}`).join("; "),
         "Redis": status.breaker === "none" ? "not used" : `breaker ${status.breaker}`,
         "Deny list": plural(status.deny_list.keys, "key"),
         "Secrets of keys": status.signing?.secrets?.map((one) => `${one.secret_id} (${one.state}): ${plural(one.keys, "key")}`).join("; "),

@@ -7,6 +7,7 @@ import { html, useAction, useLoad, useState } from "../html.js";
 import { listKeys } from "../listing.js";
 import { Demands, demandedScopes, loadPolicies } from "../policies.js";
 import { go, keyLink } from "../router.js";
+import { useGuard, useRepeatable } from "../sending.js";
 import { may } from "../session.js";
 import { exactTime, relativeTime } from "../time.js";
 import { Choices, Commands, Failure, Field, Notice, shown } from "../ui.js";
@@ -61,7 +62,9 @@ function problemsOf(form) {
 export function Issue({ query }) {
   const [form, setForm] = useState({ ...EMPTY, actor: query.get("actor") ?? "" });
   const [tried, setTried] = useState(false);
-  const { run, busy, problem, answer } = useAction(() => call("adminIssueApiKey", { body: requestOf(form) }));
+  const repeatable = useRepeatable();
+  const { run, busy, problem, answer } = useAction(() => call("adminIssueApiKey", { body: repeatable.bodyOf(form, requestOf) }));
+  useGuard(busy ? "The key is being issued, and only the answer has its secret. Leave without it?" : "");
   const known = useLoad(inUse, []);
   const policies = useLoad(loadPolicies, []);
   if (!may("adminIssueApiKey")) return html`<div class="page"><h1>Issue a key</h1><${Notice} title="Your role can't issue keys"><p>It takes the role issuer: serve.http.auth.roles gives it.</p><//></div>`;
@@ -138,7 +141,7 @@ function Preview({ body }) {
 function Issued({ answer }) {
   const key = answer.issued_api_key;
   return html`<div class="page"><div class="head"><div><h1>${shown(key.name)} is issued</h1><p>For ${shown(key.actor_id)}. It works from now on.</p></div></div>
-    ${(key.warnings ?? []).map((warning) => html`<${Notice} tone="warn" title=${warning} />`)}
-    ${answer.secret ? html`<${Secret} secret=${answer.secret} of=${key} done=${() => go(keyLink(key.key_id))} />` : html`<${Notice} title="The secret was shown before"><p>A repeated request gets the same key without it.</p><//>`}
+    ${(key.warnings ?? []).map((warning) => html`<${Notice} tone="warn" title=${shown(warning)} />`)}
+    ${answer.secret ? html`<${Secret} secret=${answer.secret} of=${key} done=${() => go(keyLink(key.key_id))} />` : html`<${Notice} tone="warn" title="The secret isn't shown again"><p>An earlier request issued this key, too long ago, or the key was used since. If nobody has its secret, <a href=${keyLink(key.key_id, "rotate")}>rotate it</a> for a new one.</p><//>`}
   </div>`;
 }

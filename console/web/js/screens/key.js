@@ -56,7 +56,7 @@ async function lineageOf(key, signal) {
 
 export function KeyScreen({ id }) {
   const loaded = useLoad((signal) => getKey(id, signal), [id]);
-  useEvery(10_000, () => loaded.reload());
+  useEvery(10_000, () => loaded.refresh());
   return html`<div class="page"><${Loaded} of=${loaded} what="the key">${(key) => html`<${Key} of=${key} reload=${loaded.reload} key=${key.key_id} />`}<//></div>`;
 }
 
@@ -77,7 +77,7 @@ function Key({ of: key, reload }) {
       <${Actions} of=${key} open=${setDialog} /></div>
     <${Notice} tone=${noticeTone} icon=${!isActive(key) || suspensionOf(key) ? "ban" : isEnding ? "rotate" : "check"} action=${isEnding && may("adminFinishIssuedApiKey") && html`<button class="button small" onClick=${() => setDialog("finish")}>End it now</button>`}>
       <p class="strong" data-sentence>${shown(sentence(key))}</p>${isEnding && html`<${OldWords} of=${key} used=${used} />`}<//>
-    ${(key.warnings ?? []).map((warning) => html`<${Notice} tone="warn" title=${warning} />`)}
+    ${(key.warnings ?? []).map((warning) => html`<${Notice} tone="warn" title=${shown(warning)} />`)}
     <div class="columns">
       <div class="stack"><${Usage} filter=${`key_id = ${key.key_id}`} /><${Lineage} of=${key} /><${Timeline} of=${key} used=${used} /></div>
       <div class="stack"><${Facts} of=${key} used=${used} /><${Commands} title="Read it on the command line" forms=${{ talos: cli.get(key.key_id), curl: curl(getOperation(key.key_id), { path: { id: key.key_id } }) }} /></div>
@@ -117,7 +117,7 @@ function OldWords({ of: key, used }) {
 export function Usage({ filter, title = "Usage" }) {
   const [range, setRange] = useState("24h");
   const usage = useLoad((signal) => usageOf(filter, range, signal), [filter, range]);
-  useEvery(5000, () => range === "24h" && usage.reload());
+  useEvery(5000, () => range === "24h" && usage.refresh());
   const query = { filter, group_by: `${RANGES[range].isHour ? "hour" : "day"},outcome` };
   return html`<section class="card" aria-label=${title}><header><h2>${title}</h2>
       <span class="tabs" role="group" aria-label="Range">${Object.entries(RANGES).map(([name, one]) => html`<button aria-pressed=${name === range ? "true" : "false"} onClick=${() => setRange(name)}>${one.label}</button>`)}</span></header>
@@ -138,7 +138,7 @@ function Lineage({ of: key }) {
 }
 
 function Timeline({ of: key, used }) {
-  return html`<section class="card" aria-label="Time line"><header><h2>Time line</h2><a class="small" href=${link(["activity"], { key: key.key_id })}>All changes</a></header><div class="card-body">
+  return html`<section class="card" aria-label="Time line"><header><h2>Time line</h2><a class="small" href=${link(["activity"], { key: key.key_id })}>Recent changes</a></header><div class="card-body">
     <ol class="timeline">${timeline(key, used).map((event) => html`<li class="${event.tone} ${event.ahead ? "ahead" : ""}"><span class="visually-hidden">${event.ahead ? "To come:" : ""}</span>
       <p>${shown(event.what)}${event.by && html`<span class="muted"> by ${shown(event.by)}</span>`}</p><span class="when"><${Time} at=${event.time} /></span></li>`)}</ol></div></section>`;
 }

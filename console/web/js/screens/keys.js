@@ -4,7 +4,7 @@ import { curl, cli } from "../commands.js";
 import { html, useAction, useEffect, useLoad, useRef, useState } from "../html.js";
 import { Icon } from "../icons.js";
 import { endOf, EXPIRING_DAYS, isActive, isIdle, expiresWithin } from "../keystate.js";
-import { CONCERNS, PAGE_SIZE, SORTS, STATES, allKeys, csvOf, filterOf, listKeys } from "../listing.js";
+import { CONCERNS, PAGE_SIZE, SORTS, STATES, allKeys, csvOf, filterOf, listKeys, withChanges } from "../listing.js";
 import { go, keyLink, link } from "../router.js";
 import { may } from "../session.js";
 import { count, plural } from "../time.js";
@@ -38,7 +38,7 @@ export function Keys({ kind, query }) {
   const [selected, setSelected] = useState(new Map());
   const [revoking, setRevoking] = useState(false);
   useEffect(() => setSelected(new Map()), [kind, query.toString()]);
-  const change = (changes) => go(link(["keys", kind], { ...asked, ...changes }), { replace: true });
+  const change = (changes) => go(link(["keys", kind], withChanges(asked, changes)), { replace: true });
   const toggle = (key) => {
     const after = new Map(selected);
     if (!after.delete(key.key_id)) after.set(key.key_id, key);
@@ -90,9 +90,9 @@ function Export({ kind, asked }) {
   const run = async () => {
     setBusy(true);
     try {
-      const keys = await allKeys(kind, asked);
+      const { keys, hasMore } = await allKeys(kind, asked);
       save("keys.csv", "text/csv", csvOf(keys));
-      toast(`${plural(keys.length, "key")} exported`);
+      toast(hasMore ? `Only the first ${plural(keys.length, "key")} exported. Filter the list to export the others.` : `${plural(keys.length, "key")} exported`);
     } catch (problem) {
       toast(`Not exported: ${problem.message}`);
     } finally {
@@ -121,7 +121,7 @@ function Filters({ kind, asked, change }) {
   return html`<div class="stack" role="search">
     <div class="row">
       <span class="tabs" role="group" aria-label="Kind of keys">${["issued", "imported"].map((one) => html`<a href=${link(["keys", one])} aria-current=${one === kind ? "true" : undefined}>${one === "issued" ? "Issued" : "Imported"}</a>`)}</span>
-      <div class="search"><${Icon} name="search" /><input id="search" class="input" type="search" placeholder="Name, actor, id or metadata" aria-label="Search keys"
+      <div class="search"><${Icon} name="search" /><input id="search" class="input" type="search" placeholder="Beginning of name, actor, id, metadata" aria-label="Search keys"
         value=${text} onInput=${search} maxlength="200" spellcheck=${false} autocomplete="off" /><kbd aria-hidden="true">/</kbd></div>
       <select class="input" aria-label="Order" value=${asked.sort} onChange=${(event) => change({ sort: event.target.value })}>
         ${Object.entries(SORTS).map(([value, sort]) => html`<option value=${value} selected=${asked.sort === value}>${sort.label}</option>`)}</select>
@@ -136,7 +136,7 @@ function Filters({ kind, asked, change }) {
 }
 
 function Nothing({ isFiltered, kind }) {
-  if (isFiltered) return html`<${Empty} title="No key matches"><p>Take a filter away, or search for less.</p><a class="button" href=${link(["keys", kind])}>Show all</a><//>`;
+  if (isFiltered) return html`<${Empty} title="No key matches"><p>Take a filter away, or search for less. A search finds names, actors, ids and metadata that begin with its text.</p><a class="button" href=${link(["keys", kind])}>Show all</a><//>`;
   return html`<${Empty} icon="key" title=${kind === "issued" ? "No key yet" : "No imported key"}>
     <p>${kind === "issued" ? "Issue the first one; it works at Envoy within seconds." : "Import keys of other systems here, or with talos keys imported import."}</p>
     ${kind === "issued" && may("adminIssueApiKey") && html`<a class="button primary" href="#/issue">Issue a key</a>`}<//>`;
@@ -164,9 +164,9 @@ function Row({ of: key, isSelected, toggle }) {
   const idle = isIdle(key);
   return html`<tr class=${isSelected ? "selected" : ""}>
     ${toggle && html`<td class="select-cell"><input type="checkbox" aria-label=${`Select ${shown(key.name)}`} checked=${isSelected} onChange=${() => toggle(key)} /></td>`}
-    <td class="name-cell"><a class="clip row-link" href=${keyLink(key.key_id)} title=${key.name}>${shown(key.name)}</a><span class="sub mono">${key.key_id.slice(0, 8)}${key.visibility === "KEY_VISIBILITY_PUBLIC" ? " \u00b7 publishable" : ""}</span></td>
+    <td class="name-cell"><a class="clip row-link" href=${keyLink(key.key_id)} title=${shown(key.name)}>${shown(key.name)}</a><span class="sub mono">${key.key_id.slice(0, 8)}${key.visibility === "KEY_VISIBILITY_PUBLIC" ? " \u00b7 publishable" : ""}</span></td>
     <td><${Badge} of=${key} /></td>
-    <td class="actor-cell full"><a class="clip" href=${link(["actors", key.actor_id])} title=${key.actor_id}>${shown(key.actor_id)}</a></td>
+    <td class="actor-cell full"><a class="clip" href=${link(["actors", key.actor_id])} title=${shown(key.actor_id)}>${shown(key.actor_id)}</a></td>
     <td class="full"><${Tags} items=${key.scopes} most=${2} /></td>
     <td data-label="Last used">${idle ? html`<span class="pill warn" title="Unused for a long time"><${Time} at=${key.last_used_time} /></span>` : html`<${Time} at=${key.last_used_time} />`}</td>
     <td data-label="Expires">${isActive(key) && soon && end ? html`<span class="pill warn"><${Time} at=${new Date(end).toISOString()} /></span>` : html`<${Time} at=${key.expire_time} empty="never" />`}</td>

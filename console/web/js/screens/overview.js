@@ -26,8 +26,8 @@ export function Overview() {
   const usage = useLoad((signal) => usageOf("", range, signal), [range]);
   const concerns = useLoad(attention, []);
   useEvery(5000, () => {
-    status.reload();
-    if (range === "24h") usage.reload();
+    status.refresh();
+    if (range === "24h") usage.refresh();
   });
   return html`<div class="page">
     <div class="head"><div><h1>Overview</h1><p>${session.network ? `Network ${session.network}` : "Keys, their use, and how soon a change counts"}</p></div>
@@ -83,7 +83,7 @@ function Busiest() {
   }, []);
   return html`<section class="card" aria-label="Busiest keys"><header><h2>Busiest keys, 24 hours</h2></header><div class="card-body">
     <${Loaded} of=${usage} what="usage">${(rows) => (rows.length === 0 ? html`<p class="muted">No key was used.</p>` : html`<ul class="bars">${rows.map((row) => html`<li>
-      <a class="clip" href=${keyLink(row.key_id)} title=${row.name}>${shown(row.name)}</a><meter min="0" max=${rows[0].count} value=${row.count} aria-label=${`${row.name}: ${row.count} requests`}></meter><span class="small nowrap">${count(row.count)}</span></li>`)}</ul>`)}<//></div></section>`;
+      <a class="clip" href=${keyLink(row.key_id)} title=${shown(row.name)}>${shown(row.name)}</a><meter min="0" max=${rows[0].count} value=${row.count} aria-label=${`${shown(row.name)}: ${row.count} requests`}></meter><span class="small nowrap">${count(row.count)}</span></li>`)}</ul>`)}<//></div></section>`;
 }
 
 function Soon({ of: concerns }) {

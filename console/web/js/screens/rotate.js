@@ -4,8 +4,10 @@ import { call } from "../api.js";
 import { cli, curl } from "../commands.js";
 import { TTLS } from "../fields.js";
 import { html, useAction, useEvery, useLoad, useState } from "../html.js";
-import { isActive } from "../keystate.js";
+import { isActive, isImported } from "../keystate.js";
 import { go, keyLink } from "../router.js";
+import { useGuard, useRepeatable } from "../sending.js";
+import { may } from "../session.js";
 import { Choices, Commands, Failure, Loaded, Notice, shown } from "../ui.js";
 import { Finish } from "./change.js";
 import { OldKey, getKey } from "./key.js";
@@ -22,6 +24,7 @@ const BODIES = { unused: { until_unused: "24h" }, now: {}, "1h": { grace_period:
 
 export function Rotate({ id }) {
   const loaded = useLoad((signal) => getKey(id, signal), [id]);
+  if (!may("adminRotateIssuedApiKey")) return html`<div class="page"><h1>Rotate a key</h1><${Notice} title="Your role can't rotate keys"><p>It takes the role issuer: serve.http.auth.roles gives it.</p><//></div>`;
   return html`<div class="page"><${Loaded} of=${loaded} what="the key">${(key) => html`<${RotateForm} of=${key} />`}<//></div>`;
 }
 
@@ -30,9 +33,14 @@ function RotateForm({ of: key }) {
   const [ttl, setTtl] = useState("");
   const body = { ...BODIES[end], ...(ttl && { ttl }) };
   const path = { id: key.key_id };
-  const { run, busy, problem, answer } = useAction(() => call("adminRotateIssuedApiKey", { path, body }));
+  const repeatable = useRepeatable();
+  const { run, busy, problem, answer } = useAction(() => call("adminRotateIssuedApiKey", { path, body: repeatable.bodyOf(body, () => body) }));
+  useGuard(busy ? "The key is being rotated, and only the answer has the new secret. Leave without it?" : "");
   if (answer) return html`<${Rotated} answer=${answer} />`;
   if (key.replaced_by) return html`<h1>Rotate ${shown(key.name)}</h1><${Notice} title="Another key replaces it already"><p><a href=${keyLink(key.replaced_by, "rotate")}>Rotate the new one</a> instead.</p><//>`;
+  if (isImported(key) || !isActive(key)) {
+    return html`<h1>Rotate ${shown(key.name)}</h1><${Notice} title=${isImported(key) ? "Imported keys can't be rotated" : "Only active keys can be rotated"}><p><a href=${keyLink(key.key_id)}>Look at the key</a>, or <a href="#/issue">issue another one</a>.</p><//>`;
+  }
   return html`
     <div class="head"><div><p class="crumbs"><a href="#/keys/issued">Keys</a><span aria-hidden="true">/</span><a href=${keyLink(key.key_id)}>${shown(key.name)}</a><span aria-hidden="true">/</span></p>
       <h1>Rotate ${shown(key.name)}</h1><p>A new key with a new secret takes over: same actor, scopes, addresses and limits.</p></div></div>
@@ -59,7 +67,7 @@ function Old({ id }) {
     const [key, usage] = await Promise.all([getKey(id, signal), call("adminGetUsage", { query, signal })]);
     return { key, used: usage.rows[0] ?? {} };
   }, [id]);
-  useEvery(5000, () => loaded.reload());
+  useEvery(5000, () => loaded.refresh());
   return html`<${Loaded} of=${loaded} what="the old key">${({ key, used }) => (isActive(key)
     ? html`<${OldKey} of=${key} used=${used} finish=${() => setEnding(true)} />`
     : html`<${Notice} title="The old key has ended"><p>Only the new one works. <a href=${keyLink(id)}>Look at the old one</a></p><//>`)}<//>

@@ -1,7 +1,7 @@
 // Explanation of a request that isn't sent: the decision that Envoy would get, its rule, and its reason.
 
 import { call } from "../api.js";
-import { curl } from "../commands.js";
+import { cli, curl } from "../commands.js";
 import { html, useAction, useState } from "../html.js";
 import { Icon } from "../icons.js";
 import { outcomeWords } from "../keystate.js";
@@ -11,9 +11,10 @@ import { Commands, Failure, Field, Notice, Tags, shown } from "../ui.js";
 const METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
 
 export function Routes({ query }) {
-  const [form, setForm] = useState({ method: "GET", host: query.get("host") ?? "", path: query.get("path") ?? "/", credential: "" });
+  const [form, setForm] = useState({ method: "GET", host: query.get("host") ?? "", path: query.get("path") ?? "/", client: "", credential: "" });
   const set = (name) => (event) => setForm({ ...form, [name]: event.target.value });
-  const body = { method: form.method, host: form.host.trim() || "example.com", path: form.path.trim() || "/" };
+  const client = form.client.trim();
+  const body = { method: form.method, host: form.host.trim() || "example.com", path: form.path.trim() || "/", ...(client && { client_address: client }) };
   const credential = form.credential.trim();
   const { run, busy, problem, answer } = useAction(() => call("adminExplainRoute", { body: { ...body, ...(credential && { credential }) } }));
   return html`<div class="page">
@@ -22,9 +23,10 @@ export function Routes({ query }) {
       <div class="row"><${Field} id="method" label="Method">${(props) => html`<select class="input" ...${props} value=${form.method} onChange=${set("method")}>${METHODS.map((one) => html`<option selected=${one === form.method}>${one}</option>`)}</select>`}<//>
         <${Field} id="host" label="Host">${(props) => html`<input class="input" ...${props} value=${form.host} placeholder="example.com" spellcheck=${false} onInput=${set("host")} />`}<//>
         <${Field} id="path" label="Path">${(props) => html`<input class="input mono" ...${props} value=${form.path} spellcheck=${false} onInput=${set("path")} />`}<//></div>
-      <${Field} id="route-credential" label="Key" hint="Optional; forgotten with this page">${(props) => html`<input class="input mono" type="password" ...${props} value=${form.credential} autocomplete="off" onInput=${set("credential")} />`}<//>
+      <div class="row"><${Field} id="route-credential" label="Key" hint="Optional; forgotten with this page">${(props) => html`<input class="input mono" type="password" ...${props} value=${form.credential} autocomplete="off" onInput=${set("credential")} />`}<//>
+        <${Field} id="route-client" label="Client address" hint="Optional; a key with an address list needs one">${(props) => html`<input class="input mono" ...${props} value=${form.client} placeholder="192.0.2.7" spellcheck=${false} onInput=${set("client")} />`}<//></div>
       <div class="actions"><button class="button primary" disabled=${busy}><${Icon} name="route" />${busy ? "Asking" : "Explain"}</button></div>
-      <${Commands} forms=${{ curl: curl("adminExplainRoute", { body }) }} />
+      <${Commands} forms=${{ talos: cli.explain(body, credential !== ""), curl: curl("adminExplainRoute", { body }) }} />
     </div></form>
     ${problem && html`<${Failure} problem=${problem} />`}
     ${answer && html`<${Explained} of=${answer} />`}

@@ -1,9 +1,9 @@
 // A secret that is shown once: copied, then gone.
 
 import { curl } from "../commands.js";
-import { html, useEffect, useState } from "../html.js";
+import { html, useState } from "../html.js";
 import { Icon } from "../icons.js";
-import { setGuard } from "../router.js";
+import { useGuard } from "../sending.js";
 import { Commands, Copy, Notice, shown } from "../ui.js";
 
 const QUESTION = "The secret is shown only here. Leave without having stored it?";
@@ -16,18 +16,9 @@ export function objectName(name) {
 
 export function Secret({ secret, of: key, children, done }) {
   const [isStored, setStored] = useState(false);
-  useEffect(() => {
-    setGuard(() => (isStored ? "" : QUESTION));
-    const ask = (event) => {
-      if (!isStored) event.preventDefault();
-    };
-    window.addEventListener("beforeunload", ask);
-    return () => {
-      setGuard(null);
-      window.removeEventListener("beforeunload", ask);
-    };
-  }, [isStored]);
+  useGuard(isStored ? "" : QUESTION);
   const [isShown, setShown] = useState(true);
+  const mask = (text) => (isShown ? text : text.replaceAll(secret, `${secret.slice(0, 10)}${"\u2022".repeat(18)}`));
   const forms = {
     "Use it": `curl -H 'x-api-key: ${secret}' https://your-api.example/`,
     Kubernetes: `kubectl create secret generic ${objectName(key.name)} --from-literal=api-key='${secret}'`,
@@ -36,15 +27,12 @@ export function Secret({ secret, of: key, children, done }) {
   };
   return html`<section class="card" aria-label="The secret"><div class="card-body stack">
     <${Notice} tone="warn" title="Store the secret now"><p>Talos keeps only a checksum of it: nobody can show it again. Lost secrets are rotated.</p><//>
-    <div class="secret"><code data-secret>${isShown ? secret : `${secret.slice(0, 10)}${"\u2022".repeat(18)}`}</code>
+    <div class="secret"><code data-secret>${mask(secret)}</code>
       <button type="button" class="button small" onClick=${() => setShown(!isShown)}>${isShown ? "Hide" : "Show"}</button>
       <${Copy} text=${secret} what="secret" label="Copy secret" primary /></div>
-    <${Commands} forms=${forms} open />
+    <${Commands} forms=${forms} mask=${mask} open />
     ${children}
     <label class="check"><input type="checkbox" checked=${isStored} onChange=${() => setStored(!isStored)} /><span>I stored the secret of <b>${shown(key.name)}</b> where it belongs</span></label>
-    <div class="actions"><button type="button" class="button primary" disabled=${!isStored} onClick=${() => {
-      setGuard(null);
-      done();
-    }}>Done <${Icon} name="arrow" /></button></div>
+    <div class="actions"><button type="button" class="button primary" disabled=${!isStored} onClick=${done}>Done <${Icon} name="arrow" /></button></div>
   </div></section>`;
 }
