@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import migration
 import yaml
 
 TLS = {"secretName": "talos-tls"}
@@ -86,6 +87,15 @@ def valid():
         })
         yield f"{mode}-whole-secret", {"mode": mode, "secrets": {"config": "talos.yaml", "env": {
             "TALOS_SECRETS_HMAC_CURRENT": None, "TALOS_DB_DSN": None}}}
+        # The admin plane has other names, beside those of its Service.
+        yield f"{mode}-whole-secret-exposed", merged(EXPOSED, {
+            "mode": mode,
+            "secrets": {"config": "talos.yaml", "files": ["bank.yaml"]},
+            "planes": {"admin": {"trustedNetwork": True, "allowedHosts": ["keys.internal", "*.keys.example"]}},
+        })
+        # What the operator brings, also for the Job that migrates.
+        yield f"{mode}-migration", merged({"mode": mode}, migration.VALUES)
+        yield f"{mode}-migration-whole-secret", merged({"mode": mode}, migration.VALUES, migration.FILE)
         yield f"{mode}-bare", {
             "mode": mode, "networkPolicy": {"enabled": False}, "migration": {"enabled": False},
             "workload": {"replicas": 1, "serviceAccount": {"create": False}},
@@ -108,6 +118,7 @@ def valid():
         yield f"{mode}-envoy-gateway", {"mode": mode, "envoyGateway": {
             "enabled": True, "namespace": "edge", "targetRefs": [GATEWAY], "routeMetadata": True}}
     yield "sqlite", {"sqlite": {"enabled": True}}
+    yield "sqlite-migration", merged({"sqlite": {"enabled": True}}, migration.VALUES)
     yield "sqlite-claim", {"sqlite": {"enabled": True, "existingClaim": "keys"}}
     yield "production", yaml.safe_load((Path(__file__).resolve().parents[2] / "helm/talos/values-production.yaml").read_text())
     # Parts that others provide: Secrets of a database operator, volumes and variables, and an audit log.
@@ -164,6 +175,8 @@ INVALID = [
     ({"workloads": {"gateway": {}}}, "at '/workloads': additional properties 'gateway' not allowed"),
     ({"podSecurity": {"runAsUser": 0}}, "at '/podSecurity/runAsUser': minimum: got 0, want 1"),
     ({"planes": {"admin": {"port": 1}}}, "at '/planes/admin': additional properties 'port' not allowed"),
+    ({"planes": {"admin": {"allowedHosts": ["a.internal,b.internal"]}}}, "at '/planes/admin/allowedHosts/0'"),
+    ({"migration": {"serviceAccountName": "a/b"}}, "at '/migration/serviceAccountName'"),
     ({"planes": {"metrics": {"tls": {"clientCa": True}}}}, "additional properties 'clientCa' not allowed"),
     ({"planes": {"authz": {"service": {"type": "ExternalName"}}}}, "at '/planes/authz/service/type': value must be one of"),
     ({"planes": {"authz": {"service": {"port": 70000}}}}, "at '/planes/authz/service/port': maximum"),
@@ -185,8 +198,13 @@ INVALID = [
     ({"audit": {"enabled": True}, "config": {"audit": {"file": "/tmp/audit.log"}}}, "config.audit.file: is set by audit.enabled"),
     ({"planes": {"admin": {"expose": True}}}, "planes.admin.expose: callers would not be authenticated"),
     ({"planes": {"admin": {"expose": True, "trustedNetwork": True}}}, "networkPolicy.from.admin: is empty"),
+    ({"planes": {"admin": {"allowedHosts": ["keys.internal"]}}}, "planes.admin.allowedHosts: needs planes.admin.expose"),
+    (merged(EXPOSED, {"planes": {"admin": {"trustedNetwork": True}}, "extraEnv": [{"name": "TALOS_SERVE_HTTP_ALLOWED_HOSTS", "value": "a"}]}),
+     "extraEnv: TALOS_SERVE_HTTP_ALLOWED_HOSTS: is set by planes.admin.allowedHosts"),
     ({"config": {"serve": {"http": {"host": "0.0.0.0"}}}}, "config.serve.http.host: the chart sets the listeners"),
     ({"config": {"db": {"dsn": "postgres://u:p@h/d"}}}, "config.db: the DSN has a password"),
+    ({"config": {"migrate": {"dsn": "postgres://u:p@h/d"}}}, "config.migrate.dsn: the DSN has a password"),
+    ({"config": {"cache": {"redis": {"sentinel": {"password": "p"}}}}}, "config.cache.redis.sentinel.password: secrets must not"),
     ({"extraEnv": [{"name": "TALOS_SERVE_HTTP_PORT", "value": "80"}]}, "extraEnv: TALOS_SERVE_HTTP_PORT: the chart sets the listeners"),
     ({"extraEnv": [{"name": "TALOS_SECRETS_HMAC_CURRENT", "value": "x"}]}, "extraEnv: TALOS_SECRETS_HMAC_CURRENT: is set by secrets.env"),
     ({"extraEnv": [{"name": "TALOS_AUDIT_FILE", "value": "x"}], "audit": {"enabled": True}}, "extraEnv: TALOS_AUDIT_FILE: is set by audit.enabled"),

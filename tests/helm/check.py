@@ -24,6 +24,7 @@ sys.path.insert(0, str(tools.ensure_kubernetes_validate()))
 import cases  # noqa: E402
 import cluster  # noqa: E402
 import kubernetes_validate  # noqa: E402
+import migration  # noqa: E402
 import run  # noqa: E402
 import schemas  # noqa: E402
 import yaml  # noqa: E402
@@ -178,12 +179,64 @@ def release_names():
     return problems
 
 
+def migrations():
+    """Checks that the Job that migrates has what the operator brings, with the configuration in the Secret and without."""
+    problems = []
+    for has_file, more in ((False, {}), (True, migration.FILE)):
+        objects, found = render(cases.merged(migration.VALUES, more))
+        problems += found or migration.problems(objects, "edge-talos", has_file)
+    # The Job isn't run as a ServiceAccount of the chart, and its own variables override others.
+    for values, account, key in (
+        ({"workload": {"serviceAccount": {"name": "made"}}}, "default", "db-dsn"),
+        ({"workload": {"serviceAccount": {"create": False}}}, "default", "db-dsn"),
+        ({"migration": {"serviceAccountName": "keys"}}, "keys", "db-dsn"),
+        ({"secrets": {"env": {"TALOS_DB_DSN": None}}, "extraEnv": [{"name": "TALOS_DB_DSN", "value": "x"}],
+          "migration": {"env": {"TALOS_DB_DSN": "admin-dsn"}}}, "default", "admin-dsn"),
+    ):
+        objects, found = render(values)
+        problems += found + cluster.problems(objects)
+        pods = [one["spec"]["template"]["spec"] for one in objects if one["metadata"]["name"] == "edge-talos-migrate"]
+        keys = [variable.get("valueFrom", {}).get("secretKeyRef", {}).get("key") for pod in pods
+                for variable in pod["containers"][0]["env"] if variable["name"] == "TALOS_DB_DSN"]
+        if [pod["serviceAccountName"] for pod in pods] != [account] or keys != [key]:
+            problems.append(f"{values}: the Job isn't run as {account} with the DSN {key}: {pods}")
+    return [f"migration: {problem}" for problem in problems]
+
+
+HOSTS = {"planes": {"admin": {"trustedNetwork": True, "allowedHosts": ["keys.internal"]}}}
+
+
+def hosts(objects, deployment, more):
+    """Checks that the admin plane is called by the names of its Service, and by more."""
+    service = "-".join(deployment.split("-")[:-1]) + "-admin"
+    own = [service, f"{service}.keys", f"{service}.keys.svc", f"{service}.keys.svc.cluster.local"]
+    found = [variable["value"] for one in objects if one["metadata"]["name"] == deployment and one["kind"] == "Deployment"
+             for variable in one["spec"]["template"]["spec"]["containers"][0]["env"]
+             if variable["name"] == "TALOS_SERVE_HTTP_ALLOWED_HOSTS"]
+    return [] if found == [",".join(own + more)] else [f"{deployment}: the admin plane's names are {found}"]
+
+
+def allowed_hosts():
+    """Checks that more names of the admin plane can be set, with the configuration in the Secret and without."""
+    problems = []
+    config = {"config": {"serve": {"http": {"allowed_hosts": ["keys.example", "keys.internal"]}}}}
+    for values, more in (
+        (HOSTS, ["keys.internal"]),
+        (cases.merged(HOSTS, migration.FILE), ["keys.internal"]),
+        (cases.merged(HOSTS, config), ["keys.example", "keys.internal"]),
+        (cases.merged(config, {"planes": {"admin": {"trustedNetwork": True}}}), ["keys.example", "keys.internal"]),
+    ):
+        objects, found = render(cases.merged(cases.EXPOSED, values))
+        problems += found or hosts(objects, "edge-talos-all", more)
+    return [f"allowed hosts: {problem}" for problem in problems]
+
+
 def umbrella():
     """Checks the chart as a dependency: twice, by aliases, one of them switched off, with global values."""
     dependencies = [{"name": "talos", "version": "0.1.0", "alias": alias, "condition": f"{alias}.enabled"}
                     for alias in ("edgeKeys", "second_keys", "unused")]
-    values = {"global": {"region": "eu"}, "edgeKeys": {"enabled": True, "config": None},
-              "second_keys": {"enabled": True, "mode": "separate"}, "unused": {"enabled": False}}
+    values = {"global": {"region": "eu"}, "edgeKeys": cases.merged({"enabled": True, "config": None}, migration.VALUES),
+              "second_keys": cases.merged(cases.EXPOSED, HOSTS, {"enabled": True, "mode": "separate"}), "unused": {"enabled": False}}
     with tempfile.TemporaryDirectory(prefix="talos-umbrella-") as folder:
         parent = Path(folder)
         shutil.copytree(CHART, parent / "charts" / "talos")
@@ -195,7 +248,8 @@ def umbrella():
     objects = [one for one in yaml.safe_load_all(output) if one]
     deployments = {one["metadata"]["name"] for one in objects if one["kind"] == "Deployment"}
     wanted = {"shop-edgekeys-all", *(f"shop-second-keys-{plane}" for plane in ("admin", "public", "authz"))}
-    problems = cluster.problems(objects)
+    problems = cluster.problems(objects) + migration.problems(objects, "shop-edgekeys", has_file=False)
+    problems += hosts(objects, "shop-second-keys-admin", ["keys.internal"])
     return [f"umbrella: {problem}" for problem in problems] + ([] if deployments == wanted else [f"umbrella: {deployments}"])
 
 
@@ -205,6 +259,9 @@ def notes():
     for values, texts, absent in (
         ({}, ["edge-talos-authz.keys.svc.cluster.local:4423", "no signing key", "no audit log", "no TLS between", "helm test edge"], []),
         ({"secrets": {"signingKeys": "a.json"}, "audit": {"enabled": True}}, ["no claim for the audit log"], ["no signing key", "no audit log"]),
+        (cases.merged(cases.EXPOSED, HOSTS, migration.FILE), ["- edge-talos-admin.keys.svc\n", "- keys.internal\n",
+                                                              "overrides serve.http.allowed_hosts of the Secret's talos.yaml"], []),
+        (cases.merged(cases.EXPOSED, HOSTS), ["- keys.internal\n"], ["overrides serve.http.allowed_hosts"]),
         ({"mode": "sidecar"}, ["unix:///run/talos/authz.sock"], ["no TLS between"]),
     ):
         code, output, error = helm("install", "edge", CHART, "--namespace", "keys", "--dry-run=client", values=values)
@@ -229,6 +286,14 @@ def the_checks_can_fail(objects):
     security["spec"]["extAuth"]["timeout"] = "0.25s"
     if not cluster.security_policy(objects, security):
         missed.append("a wrong value of Envoy Gateway's")
+    for what, part in (
+        ("the chart's ServiceAccount", {"serviceAccountName": "edge-talos-all"}),
+        ("the chart's ConfigMap", {"volumes": [{"name": "config", "configMap": {"name": "edge-talos"}}]}),
+    ):
+        template = {"spec": {"containers": [], **part}}
+        early = {"kind": "Job", "metadata": {"name": "early", "annotations": {"helm.sh/hook": "pre-install"}}, "spec": {"template": template}}
+        if not cluster.hook_references(objects, early):
+            missed.append(f"a hook that needs {what}")
     root = json.loads(json.dumps(deployment))
     root["spec"]["template"]["spec"]["containers"][0]["securityContext"]["runAsUser"] = 0
     if not cluster.problems([root]):
@@ -256,7 +321,7 @@ def main():
             objects += rendered
             problems += found
     problems += models(objects) + patches(objects) + refused() + the_checks_can_fail(objects)
-    problems += release_names() + umbrella() + notes()
+    problems += release_names() + umbrella() + notes() + migrations() + allowed_hosts()
     if not problems:
         problems += run.sidecar(render)
     for problem in problems:

@@ -8,6 +8,8 @@ EXTERNAL_SECRETS = {
     "talos", "keys", "talos-tls", "redis-ca", "keys-db-app", "signing", "extra", "talos-admin-tls", "talos-public-tls", "talos-authz-tls",
 }
 EXTERNAL_CLAIMS = {"keys", "talos-audit"}
+EXTERNAL_MAPS = {"roots"}
+EXTERNAL_ACCOUNTS = {"keys"}
 
 
 def pods(objects):
@@ -28,6 +30,7 @@ def problems(objects):
     for one, template in pods(objects):
         name = f"{one['kind']} {one['metadata']['name']}"
         found += [f"{name}: {problem}" for problem in pod_security(template["spec"]) + pod_references(objects, template)]
+        found += [f"{name}: {problem}" for problem in hook_references(objects, one)]
     for one in objects:
         name = f"{one['kind']} {one['metadata']['name']}"
         if not one["metadata"].get("namespace"):
@@ -72,7 +75,7 @@ def pod_references(objects, template):
     found = []
     pod = template["spec"]
     maps = {one["metadata"]["name"]: one["data"] for one in objects if one["kind"] == "ConfigMap"}
-    accounts = {one["metadata"]["name"] for one in objects if one["kind"] == "ServiceAccount"} | {"default"}
+    accounts = {one["metadata"]["name"] for one in objects if one["kind"] == "ServiceAccount"} | {"default"} | EXTERNAL_ACCOUNTS
     if pod.get("serviceAccountName", "default") not in accounts:
         found.append(f"no ServiceAccount {pod['serviceAccountName']}")
     volumes = [volume["name"] for volume in pod.get("volumes", [])]
@@ -103,7 +106,7 @@ def pod_references(objects, template):
             found.append(f"{one['name']}: a variable is defined twice")
     found += [f"volume {name} is not mounted" for name in set(volumes) - mounted]
     for volume in pod.get("volumes", []):
-        if "configMap" in volume and volume["configMap"]["name"] not in maps:
+        if "configMap" in volume and volume["configMap"]["name"] not in {*maps, *EXTERNAL_MAPS}:
             found.append(f"no ConfigMap {volume['configMap']['name']}")
         if "secret" in volume and volume["secret"]["secretName"] not in EXTERNAL_SECRETS:
             found.append(f"no Secret {volume['secret']['secretName']}")
@@ -114,6 +117,28 @@ def pod_references(objects, template):
     if stop and pod["terminationGracePeriodSeconds"] < max(stop) + 15:
         found.append("is killed before its connections have drained")
     return found
+
+
+def hook_references(objects, one):
+    """Checks that a Job that runs before the installation needs nothing that the chart installs after it."""
+
+    def hooks(two):
+        return two["metadata"].get("annotations", {}).get("helm.sh/hook", "")
+
+    if "pre-install" not in hooks(one):
+        return []
+    pod = one["spec"]["template"]["spec"]
+    needed = {("ServiceAccount", pod.get("serviceAccountName", "default"))}
+    for volume in pod.get("volumes", []):
+        needed.add(("ConfigMap", volume.get("configMap", {}).get("name")))
+        needed.add(("PersistentVolumeClaim", volume.get("persistentVolumeClaim", {}).get("claimName")))
+    for container in containers(one["spec"]["template"]):
+        for variable in container.get("env", []):
+            needed.add(("ConfigMap", variable.get("valueFrom", {}).get("configMapKeyRef", {}).get("name")))
+        for source in container.get("envFrom", []):
+            needed.add(("ConfigMap", source.get("configMapRef", {}).get("name")))
+    later = {(two["kind"], two["metadata"]["name"]) for two in objects if not hooks(two)}
+    return [f"needs the {kind} {name}, which is installed after it" for kind, name in sorted(needed & later)]
 
 
 def matches(selector, labels):

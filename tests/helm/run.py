@@ -57,7 +57,8 @@ class Pod:
             place.mkdir(parents=True, exist_ok=True)
             files = {}
             if "configMap" in volume:
-                files = maps[volume["configMap"]["name"]]
+                # One that the chart doesn't create has no files here; `cluster` knows the names of those.
+                files = maps.get(volume["configMap"]["name"], {})
             elif "secret" in volume:
                 keys = [item["key"] for item in volume["secret"].get("items", [])] or ["tls.crt", "tls.key", "ca.crt"]
                 files = {key: self.secret.get(key, "{\"keys\":[]}" if key.endswith("json") else "") for key in keys}
@@ -84,7 +85,8 @@ class Pod:
     def environment(self, container):
         """Returns the container's environment, without other TALOS_ variables."""
         result = {name: value for name, value in os.environ.items() if not name.startswith("TALOS_")}
-        stand_in = {"TALOS_SECRETS_HMAC_CURRENT": secrets.token_hex(32), "TALOS_DB_DSN": "postgres://u:p@db/talos"}
+        database = "postgres://u:p@db/talos"
+        stand_in = {"TALOS_SECRETS_HMAC_CURRENT": secrets.token_hex(32), "TALOS_DB_DSN": database, "TALOS_MIGRATE_DSN": database}
         # If the whole file comes from the Secret, the environment has no secret.
         result["TALOS_SECRETS_HMAC_CURRENT"] = stand_in["TALOS_SECRETS_HMAC_CURRENT"]
         for variable in container.get("env", []):

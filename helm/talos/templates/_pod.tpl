@@ -21,13 +21,14 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
-{{/* Host names of the admin plane: those of its Service, and those in the configuration. */}}
+{{/* Host names of the admin plane: those of its Service, and those of the values. The chart can't read the Secret's
+talos.yaml (secrets.config), so its names aren't among them. */}}
 {{- define "talos.adminHosts" -}}
 {{- $name := printf "%s-admin" (include "talos.fullname" .) -}}
 {{- $ns := .Release.Namespace -}}
 {{- $own := list $name (printf "%s.%s" $name $ns) (printf "%s.%s.svc" $name $ns) (printf "%s.%s.svc.%s" $name $ns .Values.clusterDomain) -}}
 {{- $more := (((.Values.config | default dict).serve | default dict).http | default dict).allowed_hosts | default list -}}
-{{- join "," (uniq (concat $own $more)) -}}
+{{- join "," (uniq (concat $own $more (.Values.planes.admin.allowedHosts | default list))) -}}
 {{- end }}
 
 {{/* Environment variables from Secrets. Takes (root, env): a key of secrets.existingSecret, or another Secret's name and
@@ -150,6 +151,30 @@ key, by variable. */}}
 {{- toJson (uniq $keys) -}}
 {{- end }}
 
+{{/* Mount of these files, of pods and of the migration. Nothing if there are none. */}}
+{{- define "talos.secretsMount" -}}
+{{- if include "talos.secretFiles" . | fromJsonArray }}
+- name: secrets
+  mountPath: /etc/talos/secrets
+  readOnly: true
+{{- end }}
+{{- end }}
+
+{{/* Volume of these files. */}}
+{{- define "talos.secretsVolume" -}}
+{{- with include "talos.secretFiles" . | fromJsonArray }}
+- name: secrets
+  secret:
+    secretName: {{ $.Values.secrets.existingSecret }}
+    defaultMode: 0440
+    items:
+      {{- range . }}
+      - key: {{ . }}
+        path: {{ . }}
+      {{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "talos.mounts" -}}
 {{- $root := .root -}}
 - name: tmp
@@ -157,11 +182,7 @@ key, by variable. */}}
 - name: config
   mountPath: /etc/talos/config
   readOnly: true
-{{- if include "talos.secretFiles" $root | fromJsonArray }}
-- name: secrets
-  mountPath: /etc/talos/secrets
-  readOnly: true
-{{- end }}
+{{- include "talos.secretsMount" $root }}
 {{- if kindIs "map" $root.Values.secrets.signingKeys }}
 - name: signing-keys
   mountPath: /etc/talos/signing-keys
@@ -213,17 +234,7 @@ key, by variable. */}}
   configMap:
     name: {{ include "talos.fullname" $root }}
 {{- end }}
-{{- with include "talos.secretFiles" $root | fromJsonArray }}
-- name: secrets
-  secret:
-    secretName: {{ $root.Values.secrets.existingSecret }}
-    defaultMode: 0440
-    items:
-      {{- range . }}
-      - key: {{ . }}
-        path: {{ . }}
-      {{- end }}
-{{- end }}
+{{- include "talos.secretsVolume" $root }}
 {{- if kindIs "map" $root.Values.secrets.signingKeys }}
 - name: signing-keys
   secret:
