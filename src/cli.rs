@@ -212,7 +212,7 @@ fn serve(file: Option<PathBuf>, plane: Option<Plane>) -> Result<(), Failure> {
         | ServeError::Redis(_)
         | ServeError::Store(StoreError::Dsn(_))
         | ServeError::DenyFile(_)
-        | ServeError::CallerKeys(_)
+        | ServeError::AdminJwks(_)
         | ServeError::Tls { .. } => Failure::usage(error),
         error => Failure::failed(error),
     })

@@ -17,10 +17,10 @@ mod issuance;
 mod key_path;
 mod keys;
 mod load;
+mod location;
 mod merged_config;
 mod model;
 mod openings;
-mod place;
 mod placeholders;
 mod reload;
 mod retired;
@@ -51,11 +51,11 @@ pub use issuance::{
 };
 pub use key_path::{KeyPath, PathSegment};
 pub use load::{Loaded, Source, load, load_without_admin};
+pub use location::Location;
 pub use model::{
     Audit, Config, Consistency, Db, Errors, LastUsed, Log, LogFormat, LogLevel, Metrics, MetricsCompat,
     Multitenancy, Network, Quota, RateLimit, RateLimitBackend, TraceExporter, Tracing,
 };
-pub use place::Place;
 pub use reload::Change;
 pub use retired::Retired;
 pub use route_name::{RouteName, RouteNameError};

@@ -34,6 +34,7 @@ mod migrate;
 mod migrations;
 mod mutations;
 mod new_key;
+mod ory_rows;
 mod ory_tables;
 mod page;
 #[cfg(test)]
@@ -83,6 +84,7 @@ pub use lookups::Lookup;
 pub use migrate::{Step, StepState};
 pub use mutations::{LogEntry, LogPart, LogStart, LogSubject, Mutation, TRIM_BATCH, TrimLimit};
 pub use new_key::NewKey;
+pub use ory_rows::{OryRow, OryTable};
 pub use page::{MAX_EXAMINED, Order, OrderBy, Page, PageRequest};
 pub use poller::{Evidence, PollError, PollTiming, Proof, Server};
 pub use pool::PoolStats;
@@ -92,7 +94,7 @@ pub use server::{NotAuthoritative, ServerId};
 pub use signers::{MAX_SIGNED_COUNT, SignedBy};
 pub use sweep::SWEEP_BATCH;
 pub use terms::INDEX_BATCH;
-pub use usage::{KeyUse, UsageRow};
+pub use usage::{KeyUse, USAGE_BATCH, UsageRow};
 pub use usage_report::{UsageGroup, UsageQuery, UsageSum};
 pub use usage_trim::USAGE_TRIM_BATCH;
 
@@ -213,7 +215,8 @@ pub enum StoreError {
     /// Ory Talos has a table of the same name in this database.
     #[error(
         "the table {table} of this database is one of Ory Talos, and Talos needs that name: give it a database of its \
-         own, or with PostgreSQL a schema (search_path), and take the keys over with `talos migrate adopt`"
+         own, or with PostgreSQL a schema (search_path), and take the keys over with `talos migrate adopt --from-database \
+         DSN`, the DSN of this one"
     )]
     NameTaken {
         /// Name of the table.

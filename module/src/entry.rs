@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 
 use ipnet::IpNet;
+use parking_lot::Mutex;
 use prost::Message;
 use talos_proto::edge;
 
@@ -48,6 +49,8 @@ pub(crate) struct Entry {
     pub uses: AtomicU64,
     /// Wall time of the last one.
     pub last_use: AtomicI64,
+    /// Address of its client; `None` if the module can't tell.
+    pub last_client: Mutex<Option<IpAddr>>,
     /// Wall time in microseconds before which the module doesn't ask for its successor again.
     pub next_ask: AtomicI64,
     /// True if it isn't in the cache any more.
@@ -84,6 +87,7 @@ impl Entry {
             bytes,
             uses: AtomicU64::new(0),
             last_use: AtomicI64::new(0),
+            last_client: Mutex::new(None),
             next_ask: AtomicI64::new(0),
             is_removed: AtomicBool::new(false),
         })

@@ -1,6 +1,7 @@
 //! Filter configuration in use, and what it does with a request.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::abi::{self, Counter, HeaderRoom, Headers, Level, Stream};
@@ -74,6 +75,8 @@ struct Pass {
     carrier: Option<String>,
     /// Headers of the client that must not go upstream.
     forged: Vec<Vec<u8>>,
+    /// Address of the client, if the module can tell.
+    client: Option<IpAddr>,
 }
 
 impl Filter {
@@ -128,7 +131,7 @@ impl Filter {
         let Some(policy) = policy(stream, route) else { return Finding::LeftAlone };
         match find(stream, state, settings, &policy) {
             Ok(pass) if pass.apply(stream) => {
-                state.record_use(&pass.entry, pass.usable.now);
+                state.record_use(&pass.entry, pass.usable.now, pass.client);
                 Finding::Hit
             }
             Ok(_) => Finding::LeftAlone,
@@ -181,15 +184,14 @@ fn find(
     if !entry.metadata.suits(stream.version()) {
         return Err(Finding::LeftAlone);
     }
-    if !entry.addresses.is_empty() {
-        let origin = settings.client_address.ok_or(Finding::LeftAlone)?;
-        let address = credential::client_address(headers, stream.source_address(), origin);
-        if !address.is_some_and(|address| entry.allows(address)) {
-            return Err(Finding::LeftAlone);
-        }
+    let origin = settings.client_address;
+    let client =
+        origin.and_then(|origin| credential::client_address(headers, stream.source_address(), origin));
+    if !entry.addresses.is_empty() && !client.is_some_and(|client| entry.allows(client)) {
+        return Err(Finding::LeftAlone);
     }
     state.refresh_if_due(&found, lookup);
-    Ok(Pass::new(headers, settings, credential, found))
+    Ok(Pass { client, ..Pass::new(headers, settings, credential, found) })
 }
 
 /// Returns the request's host, if there is one and the server takes it.
@@ -205,7 +207,7 @@ impl Pass {
         let is_forged = |name: &[u8]| credential::is_forged(name, settings) && !entry.sets(name);
         let forged = headers.lines().map(|(name, _)| name).filter(|name| is_forged(name));
         let forged = forged.map(<[u8]>::to_vec).collect();
-        Self { entry, usable, carrier, forged }
+        Self { entry, usable, carrier, forged, client: None }
     }
 
     /// Changes the request, and then, if all went well, its metadata, upon which ext_authz lets it

@@ -251,7 +251,7 @@ impl Session {
                 counted_as: Some(entry.counted_as.clone()),
                 count: entry.uses.swap(0, Ordering::AcqRel).min(MAX_USES),
                 last_micros: entry.last_use.load(Ordering::Relaxed),
-                ..Use::default()
+                client: entry.last_client.lock().map(|client| client.to_string()).unwrap_or_default(),
             };
             // With its tag and length.
             let len = row.encoded_len() + 8;

@@ -1,5 +1,6 @@
 //! Knowledge of one stream: slots, lease, settings, entries. It is dropped with its stream.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -267,9 +268,13 @@ impl State {
         }
     }
 
-    /// Counts a use of an entry.
-    pub(crate) fn record_use(&self, entry: &Arc<Entry>, now_micros: i64) {
+    /// Counts a use of an entry by a client, whose address may be unknown.
+    pub(crate) fn record_use(&self, entry: &Arc<Entry>, now_micros: i64, client: Option<IpAddr>) {
         entry.last_use.store(now_micros, Ordering::Relaxed);
+        // Who holds the lock writes one that is as new.
+        if let Some(mut last) = entry.last_client.try_lock() {
+            *last = client;
+        }
         // The first one puts it on the list.
         if entry.uses.fetch_add(1, Ordering::AcqRel) == 0 {
             let mut used = self.used.lock();

@@ -42,7 +42,7 @@ pub enum ServeError {
     Redis(#[from] RedisSettingsError),
     /// The key set of the admin callers' token issuer can't be used.
     #[error("serve.http.auth.jwt.jwks: {0}")]
-    CallerKeys(String),
+    AdminJwks(String),
     /// A listener can't be bound.
     #[error(transparent)]
     Bind(#[from] BindError),

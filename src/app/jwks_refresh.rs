@@ -33,7 +33,7 @@ pub(super) async fn read_at_start(admin_auth: &AdminAuth) -> Result<(), ServeErr
             );
             Ok(())
         }
-        Err(problem) => Err(ServeError::CallerKeys(problem)),
+        Err(problem) => Err(ServeError::AdminJwks(problem)),
         Ok(_) => Ok(()),
     }
 }

@@ -11,7 +11,7 @@ use crate::plane::{Plane, Planes};
 use crate::redis::{RedisSettingsError, check as check_redis};
 use crate::settings::sources::{Documents, Reading, Renewed, is_https};
 use crate::settings::{SettingsError, check_signing_key, key_set};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::telemetry::traces;
 
 /// Options of the checks.
@@ -44,6 +44,15 @@ pub async fn preflight(source: &Source, loaded: &Loaded, planes: Planes, options
     checks.found
 }
 
+/// Returns a problem for each file of a DSN that can't be read.
+fn unreadable_dsn_files(key: &str, dsn: &str) -> impl Iterator<Item = String> {
+    Store::dsn_files(dsn).into_iter().filter_map(move |(parameter, file)| {
+        let read = std::fs::File::open(&file).and_then(|mut file| std::io::Read::read(&mut file, &mut [0]));
+        let error = read.err()?;
+        Some(format!("{key}: the parameter {parameter} names {}: {error}", file.display()))
+    })
+}
+
 struct Checks<'a> {
     source: &'a Source,
     loaded: &'a Loaded,
@@ -73,8 +82,20 @@ impl Checks<'_> {
         {
             self.require(Store::check_file(&file), None);
         }
+        let cure = Some("name a PEM file that this user can read");
         if options.files {
-            self.dsn_files(config);
+            for problem in unreadable_dsn_files("db.dsn", config.db.dsn.expose()) {
+                self.problem(&problem, cure);
+            }
+        }
+        if let Some(dsn) = &config.migrate.dsn {
+            if let Err(StoreError::Dsn(problem)) = Store::check_dsn(dsn.expose()) {
+                self.problem(&format!("migrate.dsn: {problem}"), None);
+            }
+            // Serving doesn't need them.
+            for problem in unreadable_dsn_files("migrate.dsn", dsn.expose()).filter(|_| options.files) {
+                self.warn(&problem, cure);
+            }
         }
         self.expired(config);
         let uses_redis = config.cache.kind == CacheType::Redis
@@ -91,18 +112,12 @@ impl Checks<'_> {
         }
         if config.tracing.enabled {
             self.require(traces::check_endpoint(&config.tracing), None);
-        }
-    }
-
-    /// Checks that the files of the DSN can be read.
-    fn dsn_files(&mut self, config: &Config) {
-        for (parameter, file) in Store::dsn_files(config.db.dsn.expose()) {
-            let read =
-                std::fs::File::open(&file).and_then(|mut file| std::io::Read::read(&mut file, &mut [0]));
-            let read = read.map_err(|error| {
-                format!("db.dsn: the parameter {parameter} names {}: {error}", file.display())
-            });
-            self.require(read, Some("name a PEM file that this user can read"));
+            if options.files {
+                self.require(
+                    traces::check_files(&config.tracing),
+                    Some("name a PEM file that this user can read"),
+                );
+            }
         }
     }
 

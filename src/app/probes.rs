@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::{CacheType, Config, KeySetUrl, RateLimitBackend};
 use crate::plane::{Plane, Planes};
 use crate::redis::probe as probe_redis;
+use crate::secret::SecretString;
 use crate::settings::sources::{self, Documents, Reading, Renewed};
 use crate::store::Store;
 
@@ -30,7 +31,10 @@ pub struct Probe {
 pub async fn probe(config: &Config, planes: Planes, is_metrics_port_set: bool) -> Vec<Probe> {
     let mut probes = vec![];
     let mut add = |subject: String, result| probes.push(Probe { subject, result });
-    add("database".to_owned(), database(config).await);
+    add("database".to_owned(), database(&config.db.dsn).await);
+    if let Some(dsn) = &config.migrate.dsn {
+        add("migrate.dsn".to_owned(), database(dsn).await);
+    }
     if config.cache.kind == CacheType::Redis
         || (config.rate_limit.enabled && config.rate_limit.backend == RateLimitBackend::Redis)
     {
@@ -89,8 +93,8 @@ fn socket(path: &Path) -> Result<String, String> {
     }
 }
 
-async fn database(config: &Config) -> Result<String, String> {
-    Store::probe(config.db.dsn.expose()).await.map_err(|error| error.to_string())
+async fn database(dsn: &SecretString) -> Result<String, String> {
+    Store::probe(dsn.expose()).await.map_err(|error| error.to_string())
 }
 
 /// Binds a plane's listener, and closes it again.

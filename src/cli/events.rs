@@ -20,7 +20,7 @@ const EXAMPLES: &str = "\
 EXAMPLES:
   talos events tail --since 1h --no-follow
   talos events tail --after oldest --no-follow --format json
-  talos events tail --type talos.key.revoked,talos.actor.suspended --since 24h --no-follow";
+  talos events tail --type talos.key.revoked,talos.actor.suspended --after oldest --no-follow";
 
 /// Path of the events.
 const EVENTS: &str = "/v2alpha1/admin/events";
@@ -196,7 +196,7 @@ fn explained(error: ClientError) -> Failure {
     match &error {
         ClientError::Api { status: 410, .. } => Failure::failed(format!(
             "{error}\nRead the keys anew (talos keys issued list, talos keys imported list), and follow from now: \
-             talos events tail"
+             talos events tail\nOr see what is still kept: talos events tail --after oldest"
         )),
         _ => error.into(),
     }

@@ -23,6 +23,8 @@ pub(super) const STDIN_HELP: &str = "\
 A credential given as `-` is read from stdin, without its final line ending. Prefer this to an argument: arguments
 are visible to all users in the process list and stay in the shell's history.";
 
+/// Character with which editors and shells of Windows begin texts.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 /// Largest credential that is read, in bytes; the server's limit is lower.
 const MAX_CREDENTIAL_BYTES: u64 = 64 * 1024;
 /// Largest batch that is read, in bytes; the server's limit is lower.
@@ -184,18 +186,24 @@ impl CredentialInput {
     }
 }
 
-/// Reads a text file of at most `limit` bytes, or stdin when its name is `-`.
+/// Reads a text file of at most `limit` bytes, or stdin when its name is `-`, without a byte order
+/// mark.
 ///
 /// # Errors
 /// Fails when it can't be read, is too large or isn't UTF-8.
 pub(super) fn read_file(path: &Path, limit: u64) -> Result<Zeroizing<String>, Failure> {
-    if path.as_os_str() == "-" {
+    let mut text = if path.as_os_str() == "-" {
         announce_stdin("input");
-        return read("stdin", std::io::stdin().lock(), limit);
+        read("stdin", std::io::stdin().lock(), limit)?
+    } else {
+        let name = path.display().to_string();
+        let file = File::open(path).map_err(|error| Failure::usage(format!("{name}: {error}")))?;
+        read(&name, file, limit)?
+    };
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.drain(..BYTE_ORDER_MARK.len_utf8());
     }
-    let name = path.display().to_string();
-    let file = File::open(path).map_err(|error| Failure::usage(format!("{name}: {error}")))?;
-    read(&name, file, limit)
+    Ok(text)
 }
 
 /// Tells a person at a terminal that the command waits for input.
@@ -309,6 +317,23 @@ mod tests {
         assert_eq!(parse_status("active"), Ok("KEY_STATUS_ACTIVE"));
         assert_eq!(parse_status("KEY_STATUS_REVOKED"), Ok("KEY_STATUS_REVOKED"));
         assert!(parse_status("dead").is_err());
+    }
+
+    #[test]
+    fn files_are_read_without_a_byte_order_mark() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (content, expected) in [
+            ("\u{feff}[{\"raw_key\":\"a\"}]", Some("[{\"raw_key\":\"a\"}]")),
+            ("\u{feff}first\nsecond\n", Some("first\nsecond\n")),
+            ("first\n\u{feff}second", Some("first\n\u{feff}second")),
+            ("\u{feff}", Some("")),
+            ("plain", Some("plain")),
+            ("\u{feff}longer than the limit of 30 bytes", None),
+        ] {
+            std::fs::write(&file, content).unwrap();
+            let text = read_file(file.path(), 30).ok();
+            assert_eq!(text.as_ref().map(|text| text.as_str()), expected, "{content:?}");
+        }
     }
 
     #[test]

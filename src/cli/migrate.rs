@@ -3,7 +3,9 @@
 
 mod adopt;
 mod from;
+mod from_database;
 mod listing;
+mod ory_row;
 
 use std::path::Path;
 
@@ -165,7 +167,9 @@ fn find_dsn(
     let variable = |name: &'static str| std::env::var(name).ok().map(|dsn| (name, SecretString::from(dsn)));
     let from_environment = ["DB_DSN", "DSN"].into_iter().find_map(variable);
     let source = source(file.map(Path::to_owned));
-    let loaded = source.and_then(|source| source.without_admin().load().map_err(Failure::usage));
+    // Migrations need no settings of networks.
+    let loaded = source
+        .and_then(|source| source.without_admin().without_network_files().load().map_err(Failure::usage));
     match (loaded, from_environment) {
         (Ok(loaded), from_environment) => {
             let config = loaded.config;

@@ -37,7 +37,8 @@ pub struct Authz {
     /// that a thief learns nothing.
     pub reveal_reason: bool,
     /// YAML file with your own templates for refusals. New contents apply at once, another path
-    /// after a restart.
+    /// after a restart. Unset (or empty) by default.
+    #[serde(with = "serde_forms::OptionalPath")]
     pub denied_template_file: Option<PathBuf>,
     /// Handling of a browser's CORS preflight (OPTIONS with Origin and
     /// Access-Control-Request-Method) that Envoy's own CORS filter doesn't answer. A preflight

@@ -11,6 +11,7 @@ use super::model::Config;
 use super::routes::PathMatch;
 use super::serve::Cors;
 use crate::duration::to_text;
+use crate::secret::SecretString;
 
 /// Longest lease without a warning.
 const MAX_USUAL_LEASE: Duration = Duration::from_secs(60);
@@ -65,6 +66,7 @@ pub(super) fn warnings(config: &Config, admin: bool) -> Problems {
     bounds(config, &mut found);
     unused(config, &mut found);
     secrets(config, &mut found);
+    white_space(config, &mut found);
     origins("serve.http.cors", &config.serve.http.cors, &mut found);
     origins("serve.public.cors", &config.serve.public.cors, &mut found);
     routes(config, &mut found);
@@ -175,6 +177,35 @@ fn secrets(config: &Config, found: &mut Problems) {
     }
 }
 
+/// Finds white space around texts that others compare as they are.
+fn white_space(config: &Config, found: &mut Problems) {
+    let (jwt, redis) = (&config.serve.http.auth.jwt, &config.cache.redis);
+    let secret = |secret: &Option<SecretString>| secret.as_ref().map(|secret| secret.expose().to_owned());
+    for (key, text) in [
+        ("serve.http.auth.jwt.issuer", jwt.issuer.clone()),
+        ("serve.http.auth.jwt.audience", jwt.audience.clone()),
+        ("serve.http.auth.jwt.claim", Some(jwt.claim.clone())),
+        ("cache.redis.username", redis.username.clone()),
+        ("cache.redis.password", secret(&redis.password)),
+        ("cache.redis.sentinel.username", redis.sentinel.username.clone()),
+        ("cache.redis.sentinel.password", secret(&redis.sentinel.password)),
+    ] {
+        if text.is_some_and(|text| text.trim() != text) {
+            add(
+                found,
+                key,
+                "begins or ends with white space (a line ending, perhaps), which is a part of it",
+            );
+        }
+    }
+    for (index, retired) in config.credentials.issuer_retired.iter().enumerate() {
+        if retired.value.trim() != retired.value {
+            let key = format!("credentials.issuer_retired[{index}]");
+            add(found, &key, "begins or ends with white space, which tokens' issuers hardly have");
+        }
+    }
+}
+
 /// Finds origins that no browser sends.
 fn origins(key: &str, cors: &Cors, found: &mut Problems) {
     if !cors.enabled {
@@ -248,6 +279,9 @@ mod tests {
                 "serve.public.cors.allowed_origins[0]: matches no origin",
             ),
             ("authz: {routes: [{path: {prefix: '/a/*'}}]}", "authz.routes[0].path: has a *"),
+            ("cache: {redis: {password: \"a\\n\"}}", "cache.redis.password: begins or ends with white space"),
+            ("serve: {http: {auth: {jwt: {issuer: ' a'}}}}", "serve.http.auth.jwt.issuer: begins or ends"),
+            ("credentials: {issuer_retired: ['a ']}", "credentials.issuer_retired[0]: begins or ends"),
         ] {
             let warnings = load_with(yaml, &[]).unwrap().warnings;
             let told: Vec<String> = warnings.iter().map(ToString::to_string).collect();

@@ -151,15 +151,34 @@ fn convert(key: &Key, text: &str) -> Result<Value, &'static str> {
             Ok(value @ Value::Mapping(_)) => Ok(value),
             _ => Err("must be a mapping, as JSON or YAML"),
         },
-        Kind::List => {
-            let mut items: Vec<&str> = text.split(',').map(str::trim).collect();
-            if items.last() == Some(&"") {
-                items.pop();
-            }
-            if items.contains(&"") {
-                return Err("has an empty item");
-            }
-            Ok(Value::Sequence(items.into_iter().map(Value::from).collect()))
+        Kind::List => list(text, has_exact_ends(&key.path)),
+    }
+}
+
+/// Returns true for a list of secrets. White space around such a variable is a part of the secret,
+/// as it was when the secret was the current one; a warning tells of it.
+fn has_exact_ends(path: &str) -> bool {
+    matches!(path, "secrets.hmac.retired" | "audit.key_retired")
+}
+
+/// Splits a list at commas, without the white space around them and, unless the ends are exact,
+/// around the whole.
+fn list(text: &str, has_exact_ends: bool) -> Result<Value, &'static str> {
+    let mut items: Vec<&str> = text.split(',').collect();
+    if items.last().is_some_and(|last| last.trim().is_empty()) {
+        items.pop();
+    }
+    let last = items.len().saturating_sub(1);
+    for (index, item) in items.iter_mut().enumerate() {
+        if index > 0 || !has_exact_ends {
+            *item = item.trim_start();
+        }
+        if index < last || !has_exact_ends {
+            *item = item.trim_end();
         }
     }
+    if items.iter().any(|item| item.trim().is_empty()) {
+        return Err("has an empty item");
+    }
+    Ok(Value::Sequence(items.into_iter().map(Value::from).collect()))
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::place::{self, Place};
+use super::location::{self, Location};
 
 /// A configuration that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -17,12 +17,12 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file isn't YAML, or has a key twice.
-    #[error("{}: {}{reason}", file.display(), place.map(|place| format!("{place}: ")).unwrap_or_default())]
+    #[error("{}: {}{reason}", file.display(), location.map(|location| format!("{location}: ")).unwrap_or_default())]
     NotYaml {
         /// The file as given.
         file: PathBuf,
-        /// None when the parser knows no place.
-        place: Option<Place>,
+        /// None when the parser knows no location.
+        location: Option<Location>,
         /// One of a fixed set of texts, as the parser's own texts quote the content.
         reason: &'static str,
     },
@@ -57,16 +57,16 @@ pub struct Problem {
     pub message: String,
     /// The file, the environment variable, or `default`; empty where the key itself tells.
     pub origin: String,
-    /// Place in the file.
-    pub place: Option<Place>,
+    /// Location in the file.
+    pub location: Option<Location>,
     /// Advice, where the message has none.
     pub cure: Option<String>,
 }
 
 impl Problem {
-    /// A problem at no known place.
+    /// A problem at no known location.
     pub fn new(key: impl Into<String>, message: impl Into<String>, origin: impl Into<String>) -> Self {
-        Self { key: key.into(), message: message.into(), origin: origin.into(), place: None, cure: None }
+        Self { key: key.into(), message: message.into(), origin: origin.into(), location: None, cure: None }
     }
 
     /// The problem with advice.
@@ -81,9 +81,11 @@ impl fmt::Display for Problem {
         if !self.origin.is_empty() {
             write!(f, " ({})", self.origin)?;
         }
-        // An error of the parser begins with its place.
-        if let Some(place) = self.place.filter(|place| !self.message.starts_with(&place.to_string())) {
-            write!(f, ", {place}")?;
+        // An error of the parser begins with its location.
+        if let Some(location) =
+            self.location.filter(|location| !self.message.starts_with(&location.to_string()))
+        {
+            write!(f, ", {location}")?;
         }
         match &self.cure {
             Some(cure) => write!(f, "; {cure}"),
@@ -92,18 +94,18 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Number of problems that get a place; each costs passes over the file.
+/// Number of problems that get a location; each costs passes over the file.
 const MAX_PLACES: usize = 100;
 
-/// Finds the places of problems in a file with this text. A setting that is absent gets the place
-/// of the section around it.
+/// Finds the locations of problems in a file with this text. A setting that is absent gets the
+/// location of the section around it.
 pub(super) fn locate(problems: &mut [Problem], file: &Path, yaml: &[u8]) {
     let name = file.display().to_string();
     let is_here = |problem: &&mut Problem| {
-        problem.place.is_none() && (problem.origin == name || problem.origin == "default")
+        problem.location.is_none() && (problem.origin == name || problem.origin == "default")
     };
     for problem in problems.iter_mut().filter(is_here).take(MAX_PLACES) {
-        problem.place = place::find(yaml, &problem.key);
+        problem.location = location::find(yaml, &problem.key);
     }
 }
 

@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 
 use super::error::ConfigError;
 use super::keys;
+use super::location::{self, Location};
 use super::merged_config::MergedConfig;
-use super::place::{self, Place};
 use super::suggest;
 use super::text::printable_name;
 
@@ -67,25 +67,25 @@ pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Mapping, ConfigError> {
         Err(error) => {
             let text = error.to_string();
             let is_duplicate = text.contains("duplicate entry");
-            let place = is_duplicate.then(|| place::find_duplicate(bytes)).flatten();
-            let place = place.or_else(|| error.location().map(Place::from));
+            let location = is_duplicate.then(|| location::find_duplicate(bytes)).flatten();
+            let location = location.or_else(|| error.location().map(Location::from));
             let has_documents = text.contains("more than one document");
-            let place = place.or_else(|| has_documents.then(|| second_document(bytes)).flatten());
+            let location = location.or_else(|| has_documents.then(|| second_document(bytes)).flatten());
             let reason =
                 REASONS.iter().find(|(part, _)| text.contains(part)).map_or("not YAML", |(_, reason)| reason);
-            Err(ConfigError::NotYaml { file: file.to_owned(), place, reason })
+            Err(ConfigError::NotYaml { file: file.to_owned(), location, reason })
         }
     }
 }
 
 /// Finds the line that begins a second document.
-fn second_document(bytes: &[u8]) -> Option<Place> {
+fn second_document(bytes: &[u8]) -> Option<Location> {
     let text = std::str::from_utf8(bytes).ok()?;
     let is_content = |line: &str| !line.trim().is_empty() && !line.starts_with(['#', '%', '-']);
     let first = text.lines().position(is_content)?;
     let later = text.lines().enumerate().skip(first);
     let (index, _) = later.into_iter().find(|(_, line)| line.starts_with("---"))?;
-    Some(Place { line: index + 1, column: 1 })
+    Some(Location { line: index + 1, column: 1 })
 }
 
 /// Adds every value of `mapping` to `merged`, except null. `section` is the path of the mapping,

@@ -35,13 +35,15 @@ pub struct Source {
     text: Option<Arc<Zeroizing<Vec<u8>>>>,
     variables: Vec<(String, String)>,
     admin: bool,
+    /// True if the files of networks must be there.
+    network_files: bool,
 }
 
 impl Source {
     /// A file, if given, overridden by environment variables.
     pub fn new(file: Option<PathBuf>, env: impl IntoIterator<Item = (String, String)>) -> Self {
         let variables = env.into_iter().filter(|(name, _)| name.starts_with("TALOS_")).collect();
-        Self { file, text: None, variables, admin: true }
+        Self { file, text: None, variables, admin: true, network_files: true }
     }
 
     /// The source whose file has this content, whatever there is at its path.
@@ -53,6 +55,12 @@ impl Source {
     /// public`, which may bind the address of `serve.http`, and `migrate`, which binds nothing.
     pub fn without_admin(self) -> Self {
         Self { admin: false, ..self }
+    }
+
+    /// The source on a machine where the files of networks may be missing: each that is gets a
+    /// warning, and its network the common settings.
+    pub fn without_network_files(self) -> Self {
+        Self { network_files: false, ..self }
     }
 
     /// Path of the file.
@@ -126,7 +134,9 @@ impl Source {
             locate(&mut merged.problems, file, text.unwrap_or_default());
             return Err(ConfigError::Invalid(merged.problems));
         }
-        if let Err(mut problems) = tenants::read_files(&mut config, &merged, &mut warnings) {
+        if let Err(mut problems) =
+            tenants::read_files(&mut config, &merged, &mut warnings, self.network_files)
+        {
             locate(&mut problems, file, text.unwrap_or_default());
             return Err(ConfigError::Invalid(problems));
         }

@@ -57,6 +57,7 @@ pub(super) fn read_files(
     config: &mut Config,
     merged: &MergedConfig,
     warnings: &mut Vec<Problem>,
+    must_exist: bool,
 ) -> Result<(), Vec<Problem>> {
     let mut problems = vec![];
     for (index, network) in config.multitenancy.networks.iter_mut().enumerate() {
@@ -65,7 +66,11 @@ pub(super) fn read_files(
                 Ok(overlaid) => overlaid,
                 Err(error) => {
                     let key = format!("multitenancy.networks[{index}].config_path");
-                    problems.push(merged.origins.problem(key, error.to_string()));
+                    let problem = merged.origins.problem(key, error.to_string());
+                    match error {
+                        ConfigError::Unreadable { .. } if !must_exist => warnings.push(problem),
+                        _ => problems.push(problem),
+                    }
                     continue;
                 }
             };

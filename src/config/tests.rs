@@ -156,6 +156,8 @@ fn lists_in_the_environment() {
     let name = "TALOS_SECRETS_HMAC_RETIRED";
     let [a, b] = ["a", "b"].map(|letter| format!("{letter}-{SECRET}"));
     assert_eq!(values(&config("", &[(name, &format!("{a}, {b},"))])), [a.as_str(), &b]);
+    // What stood around the secret while it was current, stands around it now.
+    assert_eq!(values(&config("", &[(name, &format!("\n{a}\n"))])), [format!("\n{a}\n")]);
     let file = &format!("secrets: {{hmac: {{retired: [{a}, {b}]}}}}");
     let comma = format!("{a},b");
     assert_eq!(values(&config(file, &[(name, "")])), Vec::<String>::new());

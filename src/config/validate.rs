@@ -134,13 +134,14 @@ fn host_and_port(text: &str) -> Option<(&str, u16)> {
     Some((host, port.parse().ok()?)).filter(|_| is_host(host))
 }
 
-/// Returns true if both hosts can't be bound to one port: they are equal, or one stands for all
-/// addresses.
+/// Returns true if both hosts can't be bound to one port: they are equal, one stands for all
+/// addresses, or one is the name of the other.
 fn hosts_overlap(a: &str, b: &str) -> bool {
     let bare = |host: &str| host.trim_matches(['[', ']']).to_ascii_lowercase();
     let (a, b) = (bare(a), bare(b));
     let all = |host: &str| matches!(host, "" | "0.0.0.0" | "::");
-    a == b || all(&a) || all(&b)
+    let names = |name: &str, address: &str| name == "localhost" && matches!(address, "127.0.0.1" | "::1");
+    a == b || all(&a) || all(&b) || names(&a, &b) || names(&b, &a)
 }
 
 fn tls_files(listener: &str, tls: &Tls, problems: &mut Problems) {

@@ -11,7 +11,7 @@ use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 
-use self::extract::{AuditedCall, KeyPath, QueryPairs, batch, presented};
+use self::extract::{AuditedCall, PathId, QueryPairs, batch, presented};
 use super::body;
 use super::client_address::client_address;
 use super::context::{Context, NetworkSettings};
@@ -98,7 +98,7 @@ pub(super) async fn import_batch(
 pub(super) async fn get_issued(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
-    KeyPath(id): KeyPath,
+    PathId(id): PathId,
 ) -> Reply {
     get(&context, &settings, KeyKind::Issued, &id).await
 }
@@ -106,7 +106,7 @@ pub(super) async fn get_issued(
 pub(super) async fn get_imported(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
-    KeyPath(id): KeyPath,
+    PathId(id): PathId,
 ) -> Reply {
     get(&context, &settings, KeyKind::Imported, &id).await
 }

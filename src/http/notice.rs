@@ -21,7 +21,7 @@ const ACTOR_NOT_ENABLED: &str =
     "rate_limit.enabled is false: the limits of this actor are stored and reported, not enforced";
 
 /// Returns a header `Warning` (RFC 7234): 299, a lasting one without a code of its own.
-fn to_header(text: impl Display) -> String {
+pub(super) fn to_header(text: impl Display) -> String {
     format!("299 talos \"{text}\"")
 }
 

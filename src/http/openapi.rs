@@ -31,7 +31,7 @@ use serde_json::{Map, Value, json};
 
 use self::components::{Any, ErrorEnvelope, NullValue, Status};
 use self::examples::{error_example, example_of, header_example, parameter_example};
-use self::operation::{Access, Operation, Parameter, Place, Tag, of};
+use self::operation::{Access, Operation, Parameter, ParameterLocation, Tag, of};
 use self::page::Page;
 use super::context::Context;
 use super::routes::Routes;
@@ -70,10 +70,12 @@ fn document(operations: &[&'static Operation]) -> Value {
     // Requests may have null where responses omit the member, so each direction has its own
     // generator.
     let mut generators = Generators {
-        incoming: SchemaSettings::openapi3().with_transform(RecursiveTransform(plain)).into_generator(),
+        incoming: SchemaSettings::openapi3()
+            .with_transform(RecursiveTransform(rewrite_nullable_reference))
+            .into_generator(),
         outgoing: SchemaSettings::openapi3()
             .for_serialize()
-            .with_transform(RecursiveTransform(never_null))
+            .with_transform(RecursiveTransform(remove_nullable))
             .into_generator(),
     };
     let mut paths = Map::new();
@@ -131,7 +133,7 @@ fn security(access: Access) -> Value {
 
 /// Transform of requests' schemas: rewrites a nullable reference in the form that client generators
 /// understand, and removes `default: null`.
-fn plain(schema: &mut Schema) {
+fn rewrite_nullable_reference(schema: &mut Schema) {
     if schema.get("default").is_some_and(Value::is_null) {
         schema.remove("default");
     }
@@ -145,7 +147,7 @@ fn plain(schema: &mut Schema) {
 }
 
 /// Transform of responses' schemas: removes `nullable`, as responses omit unset members.
-fn never_null(schema: &mut Schema) {
+fn remove_nullable(schema: &mut Schema) {
     schema.remove("nullable");
 }
 
@@ -184,18 +186,18 @@ impl Generators {
     }
 
     fn parameter(&mut self, operation: &Operation, parameter: &Parameter) -> Value {
-        let place = match parameter.place {
-            Place::Path => "path",
-            Place::Query => "query",
-            Place::Header => "header",
+        let location = match parameter.location {
+            ParameterLocation::Path => "path",
+            ParameterLocation::Query => "query",
+            ParameterLocation::Header => "header",
         };
         let mut described = json!({
             "name": parameter.name,
-            "in": place,
+            "in": location,
             "description": parameter.description,
             "schema": (parameter.schema)(&mut self.incoming),
         });
-        if parameter.place == Place::Path {
+        if parameter.location == ParameterLocation::Path {
             described["required"] = true.into();
         }
         if let Some(example) = parameter_example(operation, parameter.name) {
@@ -239,9 +241,9 @@ impl Generators {
     /// requests.
     fn components(mut self) -> Map<String, Value> {
         // Names in Ory's description that no operation of ours uses.
-        known::<Status>(&mut self.outgoing);
-        known::<Any>(&mut self.outgoing);
-        known::<NullValue>(&mut self.outgoing);
+        add_schema::<Status>(&mut self.outgoing);
+        add_schema::<Any>(&mut self.outgoing);
+        add_schema::<NullValue>(&mut self.outgoing);
         let mut schemas = self.outgoing.take_definitions(true);
         schemas.extend(self.incoming.take_definitions(true));
         schemas.sort_keys();
@@ -259,6 +261,6 @@ fn content(media_type: &str, schema: Schema, example: Option<Value>) -> Value {
 }
 
 /// Adds the schema of a type to the document's components.
-fn known<T: JsonSchema>(generator: &mut SchemaGenerator) {
+fn add_schema<T: JsonSchema>(generator: &mut SchemaGenerator) {
     of::<T>(generator);
 }

@@ -97,7 +97,8 @@ impl SpentCredits {
 /// Credits of a key, as they were when its row was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Credits {
-    /// Key that was first given them, by which their row is found.
+    /// Id by which their row is found: that of the key that was first given them, or a random one
+    /// if the keys that replaced it still spend others by that id.
     pub account: KeyId,
     /// Balance at that time.
     pub balance: CreditBalance,

@@ -33,11 +33,14 @@ fn lines(numbers: &[usize]) -> String {
 }
 
 impl DenyList {
-    /// Parses a list: one id per line, comments from `#`.
+    /// Parses a list: one id per line, comments from `#`. A byte order mark at the start is left
+    /// out.
     ///
     /// # Errors
     /// Fails if a line is invalid or there are too many ids. A list is never applied in part.
     pub fn parse(text: &[u8]) -> Result<Self, DenyListError> {
+        // Editors and shells of Windows begin texts with a byte order mark.
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         let mut ids = vec![];
         let mut bad = vec![];
         for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
@@ -117,8 +120,11 @@ mod tests {
             assert!(list.denies(&KeyId::parse_any(id).unwrap()), "{id}");
         }
         assert!(!list.denies(&KeyId::Issued(Uuid::from_u128(1))));
-        for empty in ["", "\n", "# nothing\n\n"] {
+        for empty in ["", "\n", "# nothing\n\n", "\u{feff}", "\u{feff}# nothing\n"] {
             assert!(parse(empty).unwrap().is_empty(), "{empty:?}");
+        }
+        for text in [format!("\u{feff}{ISSUED}"), format!("\u{feff}\r\n{ISSUED}\r\n")] {
+            assert_eq!(parse(&text).unwrap().len(), 1, "{text:?}");
         }
     }
 
@@ -128,6 +134,7 @@ mod tests {
         for bad in ["x", "ory_ak_v1_abc_def", &ISSUED[..35], &format!("{ISSUED} {ISSUED}"), "\u{fffd}"] {
             assert_eq!(with(bad), "not a key id in line 2", "{bad}");
         }
+        assert_eq!(with(&format!("\u{feff}{ISSUED}")), "not a key id in line 2", "a mark that isn't first");
         assert_eq!(parse("x\n\ny").unwrap_err(), "not a key id in line 1, 3");
         let eleven = parse(&"x\n".repeat(11)).unwrap_err();
         assert_eq!(eleven, "not a key id in line 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and others");

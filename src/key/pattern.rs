@@ -38,7 +38,7 @@ impl NamePattern {
             |text: &str| RegexBuilder::new(text).size_limit(MAX_COMPILED).nest_limit(MAX_NESTING).build();
         // By itself first: `a)(b` is a pattern only within the group.
         let mut regex = compile(text).map_err(|error| FieldError::new(problem(&error)))?;
-        if !text.starts_with('^') && !text.ends_with('$') {
+        if !text.starts_with('^') && !ends_with_anchor(text) {
             let whole = compile(&format!(r"\A(?:{text})\z"));
             regex = whole.map_err(|error| FieldError::new(problem(&error)))?;
         }
@@ -54,6 +54,15 @@ impl NamePattern {
     pub fn matches(&self, name: &str) -> bool {
         self.regex.is_match(name)
     }
+}
+
+/// Returns true if a pattern ends with the anchor `$`: `\$` is a dollar sign, `\\$` a backslash at
+/// the end of a name.
+fn ends_with_anchor(text: &str) -> bool {
+    text.strip_suffix('$').is_some_and(|before| {
+        let escapes = before.len() - before.trim_end_matches('\\').len();
+        escapes.is_multiple_of(2)
+    })
 }
 
 fn problem(error: &regex::Error) -> &'static str {
@@ -96,6 +105,13 @@ mod tests {
             ("^(?:a|bc)*$", &["", "a", "abca"], &["b", "ab"]),
             ("x|y", &["x", "y"], &["xy", ""]),
             (".+", &["x", "鍵"], &[""]),
+            // A dollar sign or `^` that is escaped or in a class binds nothing.
+            (r"svc-\$", &["svc-$"], &["xsvc-$", "svc-$x", "svc-"]),
+            (r"svc-\\$", &[r"svc-\", r"xsvc-\"], &["svc-$", r"svc-\x"]),
+            (r"svc-\\\$", &[r"svc-\$"], &[r"xsvc-\$", r"svc-\"]),
+            ("svc-[$]", &["svc-$"], &["xsvc-$"]),
+            (r"\^svc", &["^svc"], &["svc", "x^svc", "^svc-x"]),
+            ("[^a]svc", &["bsvc"], &["asvc", "svc", "bbsvc"]),
         ] {
             for name in good {
                 assert!(matches(pattern, name), "{pattern} {name}");

@@ -66,8 +66,11 @@ pub fn scope_term(scope: &str) -> String {
 }
 
 /// Returns the term of a value of metadata.
+///
+/// It doesn't end with a space: MySQL ignores spaces at the end of a text, and would refuse a
+/// second term of a key that differs in nothing else.
 pub fn metadata_term(path: &str, value: &str) -> String {
-    format!("{}{SEPARATOR}{}", value_term_prefix(value), part(path))
+    format!("{}{SEPARATOR}{}", value_term_prefix(value), part(path).trim_end_matches(' '))
 }
 
 /// Returns the beginning of the terms of all values of metadata that begin with a text.
@@ -109,5 +112,18 @@ mod tests {
         assert_eq!(term.chars().count(), 2 + 2 * MAX_PART);
         assert!(!metadata_term("a\nb", "c\0").contains(['\n', '\0']));
         assert!(metadata_term("team", "Blue sky").starts_with(&value_term_prefix("blue S")));
+    }
+
+    #[test]
+    fn no_term_ends_with_a_space() {
+        let start = "p".repeat(MAX_PART - 1);
+        let cut = format!("{start} b");
+        let cut = (cut.as_str(), start.as_str());
+        for (path, same) in [("a ", "a"), ("a  ", "a"), (" a ", " a"), (" ", ""), cut] {
+            assert_eq!(metadata_term(path, "x "), metadata_term(same, "x "), "{path:?}");
+            assert!(!metadata_term(path, "x ").ends_with(' '), "{path:?}");
+        }
+        assert_ne!(metadata_term("a", "x "), metadata_term("a", "x"), "the value's own spaces stay");
+        assert!(metadata_term("a", "blue sky").starts_with(&value_term_prefix("blue ")));
     }
 }

@@ -24,8 +24,9 @@ pub struct RateDecision {
     pub remaining: u64,
     /// Time until the bucket is full again.
     pub reset: Duration,
-    /// Time until one more request is allowed; zero if one is allowed now.
-    pub retry_after: Duration,
+    /// Time until one more such request is allowed: zero if one is allowed now, `None` if it costs
+    /// more than the whole quota.
+    pub retry_after: Option<Duration>,
 }
 
 impl RateDecision {
@@ -34,9 +35,10 @@ impl RateDecision {
         format!("\"{}\";r={}", self.policy.as_str(), self.remaining)
     }
 
-    /// Returns the `Retry-After` header in whole seconds; `None` if the request is allowed.
+    /// Returns the `Retry-After` header in whole seconds; `None` if the request is allowed, or
+    /// waiting doesn't help.
     pub fn retry_after_secs(&self) -> Option<u64> {
-        let whole = self.retry_after.as_secs() + u64::from(self.retry_after.subsec_nanos() > 0);
-        (!self.allowed).then_some(whole.max(1))
+        let whole = |wait: Duration| wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        self.retry_after.filter(|_| !self.allowed).map(|wait| whole(wait).max(1))
     }
 }

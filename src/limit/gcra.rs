@@ -61,13 +61,14 @@ impl Gcra {
 
     /// Makes the decision for a bucket that is full again after `debt`.
     pub(super) fn decision(self, debt: u64, allowed: bool, cost: u32) -> RateDecision {
-        let free = self.refill_time() - debt.min(self.refill_time());
+        let (needed, whole) = (self.time_of(cost), self.refill_time());
+        let free = whole - debt.min(whole);
         RateDecision {
             policy: PolicyName::DEFAULT,
             allowed,
             remaining: free / self.emission_interval,
             reset: Duration::from_micros(debt),
-            retry_after: Duration::from_micros(self.time_of(cost).saturating_sub(free)),
+            retry_after: (needed <= whole).then(|| Duration::from_micros(needed.saturating_sub(free))),
         }
     }
 }
@@ -89,14 +90,14 @@ mod tests {
         for remaining in [2, 1, 0] {
             let (next, decision) = gcra.charge(full_at, now, 1);
             assert_eq!(
-                (decision.allowed, decision.remaining, decision.retry_after.is_zero()),
+                (decision.allowed, decision.remaining, decision.retry_after == Some(Duration::ZERO)),
                 (true, remaining, remaining > 0)
             );
             full_at = next;
         }
         let (same, decision) = gcra.charge(full_at, now, 1);
         assert_eq!(same, full_at, "a denial costs nothing");
-        assert_eq!(decision.retry_after, Duration::from_secs(20));
+        assert_eq!(decision.retry_after, Some(Duration::from_secs(20)));
         assert_eq!(decision.reset, Duration::from_secs(60));
         assert!(!gcra.charge(full_at, now + 19_999_999, 1).1.allowed);
         assert!(gcra.charge(full_at, now + 20_000_000, 1).1.allowed);
@@ -110,9 +111,14 @@ mod tests {
         assert_eq!((decision.allowed, decision.remaining), (true, 3));
         let (same, decision) = gcra.charge(full_at, now, 4);
         assert_eq!((same, decision.allowed, decision.remaining), (full_at, false, 3));
-        assert_eq!(decision.retry_after, Duration::from_secs(6));
+        assert_eq!(
+            (decision.retry_after, decision.retry_after_secs()),
+            (Some(Duration::from_secs(6)), Some(6))
+        );
         assert!(gcra.charge(full_at, now + 6_000_000, 4).1.allowed);
-        assert!(!gcra.charge(0, now, 11).1.allowed, "more than the whole quota");
+        let (_, decision) = gcra.charge(0, now, 11);
+        assert!(!decision.allowed, "more than the whole quota");
+        assert_eq!((decision.retry_after, decision.retry_after_secs()), (None, None), "it never passes");
     }
 
     #[test]
@@ -154,7 +160,7 @@ mod tests {
                 if decision.allowed {
                     admitted.push(now);
                 } else {
-                    prop_assert!(gcra.charge(full_at, now + u64::try_from(decision.retry_after.as_micros()).unwrap(), 1).1.allowed);
+                    prop_assert!(gcra.charge(full_at, now + u64::try_from(decision.retry_after.unwrap().as_micros()).unwrap(), 1).1.allowed);
                 }
             }
             for (index, begin) in admitted.iter().enumerate() {

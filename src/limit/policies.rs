@@ -67,7 +67,10 @@ pub(super) fn nearest(
     });
     match allowed {
         true => decisions.min_by_key(|decision| (decision.remaining, std::cmp::Reverse(decision.reset))),
-        false => decisions.filter(|one| !one.allowed).max_by_key(|decision| decision.retry_after),
+        // One that no time helps refuses longest.
+        false => decisions
+            .filter(|one| !one.allowed)
+            .max_by_key(|decision| (decision.retry_after.is_none(), decision.retry_after)),
     }
 }
 
@@ -156,5 +159,7 @@ mod tests {
         assert_eq!(name([seconds(58), seconds(10)], true), ("wide".to_owned(), 2, true));
         assert_eq!(name([seconds(60), seconds(10)], false), ("wide".to_owned(), 0, false));
         assert_eq!(name([seconds(60), seconds(60)], false), ("narrow".to_owned(), 0, false));
+        let never = nearest(&buckets, &[seconds(60), 0], false, 7).unwrap();
+        assert_eq!((never.policy.as_str(), never.retry_after_secs()), ("narrow", None), "7 of 6");
     }
 }

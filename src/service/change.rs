@@ -70,7 +70,7 @@ impl Service {
             }
             Ok(ChangeOutcome::Refused { reason: Refusal::Error(error), .. }) => Err(error),
             Ok(ChangeOutcome::NoSuchKey) => Err(no_such_key()),
-            Ok(ChangeOutcome::ActorLimitReached(limit)) => Err(limit_reached(&limit)),
+            Ok(ChangeOutcome::ActorLimitReached(limits)) => Err(limit_reached(&limits)),
             Ok(ChangeOutcome::QuotaExceeded | ChangeOutcome::RequestConflict) => Err(ApiError::new(
                 Reason::InternalServerError,
                 "the database reported a full quota or a repeated request for a change, which adds no key",

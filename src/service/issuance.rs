@@ -56,9 +56,9 @@ pub(super) fn actor_limits(
         .collect()
 }
 
-/// Returns the error for an actor that has as many keys as it may have.
-pub(super) fn limit_reached(limit: &ActorLimit) -> ApiError {
-    ApiError::fields(vec![limit_violation(limit)])
+/// Returns the error for an actor that has as many keys as it may have by these limits.
+pub(super) fn limit_reached(limits: &[ActorLimit]) -> ApiError {
+    ApiError::fields(limits.iter().map(limit_violation).collect())
 }
 
 fn limit_violation(limit: &ActorLimit) -> FieldViolation {

@@ -310,7 +310,7 @@ impl Service {
             InsertOutcome::RequestConflict => Err(request_conflict()),
             InsertOutcome::IdTaken(existing) => Err(exists(existing)),
             InsertOutcome::QuotaExceeded => Err(quota_exceeded()),
-            InsertOutcome::ActorLimitReached(limit) => Err(limit_reached(&limit)),
+            InsertOutcome::ActorLimitReached(limits) => Err(limit_reached(&limits)),
         };
         Ok(keys.into_iter().zip(inserted).map(result).collect())
     }

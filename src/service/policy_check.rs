@@ -53,14 +53,14 @@ pub struct BreakingKeys {
     pub next_page_token: String,
 }
 
-/// Place in the list of all keys.
-struct Place {
+/// Position in the list of all keys.
+struct ListPosition {
     kind: KeyKind,
     /// Last key that was read; `None` at the start of its kind.
     after: Option<Cursor>,
 }
 
-impl Place {
+impl ListPosition {
     /// Returns the cursor of a page token. The start of imported keys has no key.
     fn cursor(&self) -> Cursor {
         let start = || Cursor { created: crate::clock::Timestamp::from_micros(0), key_id: String::new() };
@@ -88,12 +88,12 @@ impl Service {
         let (network, now) = (settings.network, self.clock.now());
         let policies = candidates(settings, request.policies)?;
         let described = fingerprint(&json!(["policies", policies.as_slice()]));
-        let mut place = match request.page_token.as_str() {
-            "" => Place { kind: KeyKind::Issued, after: None },
+        let mut position = match request.page_token.as_str() {
+            "" => ListPosition { kind: KeyKind::Issued, after: None },
             token => {
                 let cursor = page_token::open(&settings.secrets, now, network, &described, token);
                 let problem = "is not one that this check gave; start again without it";
-                Place::of(cursor.ok_or_else(|| ApiError::field("page_token", problem))?)
+                ListPosition::of(cursor.ok_or_else(|| ApiError::field("page_token", problem))?)
             }
         };
         let size = match request.page_size {
@@ -104,14 +104,14 @@ impl Service {
         loop {
             let page = PageRequest {
                 filter: Filter { status: Some(Status::Active), ..Filter::default() },
-                after: place.after.clone(),
+                after: position.after.clone(),
                 size: SCAN_PAGE,
                 ..PageRequest::default()
             };
-            let page = self.store.list_keys(network, place.kind, page, now).await.map_err(unavailable)?;
+            let page = self.store.list_keys(network, position.kind, page, now).await.map_err(unavailable)?;
             for key in page.keys {
                 found.scanned += 1;
-                place.after = Some(Cursor { created: key.created, key_id: key.id.to_string() });
+                position.after = Some(Cursor { created: key.created, key_id: key.id.to_string() });
                 let violations = policies.check(&key);
                 if violations.is_empty() {
                     continue;
@@ -124,10 +124,10 @@ impl Service {
             }
             if found.keys.len() < size {
                 // All of the page was looked at. Without a next one, the kind is done.
-                let is_last = page.next.is_none() && place.kind == KeyKind::Imported;
-                place = match page.next {
-                    Some(next) => Place { after: Some(next), ..place },
-                    None => Place { kind: KeyKind::Imported, after: None },
+                let is_last = page.next.is_none() && position.kind == KeyKind::Imported;
+                position = match page.next {
+                    Some(next) => ListPosition { after: Some(next), ..position },
+                    None => ListPosition { kind: KeyKind::Imported, after: None },
                 };
                 if is_last {
                     return Ok(found);
@@ -137,7 +137,7 @@ impl Service {
                 }
             }
             found.next_page_token =
-                page_token::seal(&settings.secrets, &self.rng, network, &described, &place.cursor());
+                page_token::seal(&settings.secrets, &self.rng, network, &described, &position.cursor());
             return Ok(found);
         }
     }

@@ -3,6 +3,7 @@
 use super::verify::{CacheUse, Identity, VerifyRequest};
 use super::{Acknowledged, Service, Unavailable, no_such_key, unavailable};
 use crate::audit::Call;
+use crate::clock::Timestamp;
 use crate::credential::Presented;
 use crate::error::{ApiError, Reason};
 use crate::event::{Event, Occurrence, Operation};
@@ -15,8 +16,8 @@ use crate::store::{ChangeOutcome, KeyChange, Mutation};
 pub const MAX_DESCRIPTION: usize = 1_024;
 
 impl Service {
-    /// Revokes a key for good. Revoking it again succeeds and changes nothing; the result says
-    /// which revocation stays.
+    /// Revokes a key for good. Revoking it again, or after its grace period, succeeds and changes
+    /// nothing; the result says which revocation stays.
     ///
     /// # Errors
     /// Fails if there is no such key, a description stands beside a reason that takes none, or the
@@ -114,9 +115,9 @@ impl Service {
         let (caller, requested) = (call.origin().verified_caller(), revocation.clone());
         let revoked = self
             .store
-            .change_key(network, id, now, move |key| match key.revocation {
-                Some(_) => Err(AlreadyRevoked),
-                None => {
+            .change_key(network, id, now, move |key| match is_revoked_for_good(key, now) {
+                true => Err(AlreadyRevoked),
+                false => {
                     let provenance = Provenance {
                         updated_by: caller.clone(),
                         revoked_by: caller.clone(),
@@ -140,11 +141,13 @@ impl Service {
             // If another instance revoked it, this one may not know yet.
             Ok(ChangeOutcome::Refused { key, reason: AlreadyRevoked }) => {
                 self.freshness.apply(&Mutation { n: key.mutation, network, key_id: key.id });
-                let earlier = key.revocation.clone().filter(|earlier| **earlier != requested);
-                (
-                    key.mutation,
-                    earlier.map_or(Revoked::Likewise, |earlier| Revoked::Otherwise(earlier.reason)),
-                )
+                let superseded = || Revocation { reason: RevocationReason::Superseded, description: None };
+                let earlier = key.revocation.as_deref().cloned().unwrap_or_else(superseded);
+                let value = match earlier == requested {
+                    true => Revoked::Likewise,
+                    false => Revoked::Otherwise(earlier.reason),
+                };
+                (key.mutation, value)
             }
             Ok(
                 ChangeOutcome::NoSuchKey
@@ -176,6 +179,13 @@ pub enum Revoked {
 
 /// Reason for which a revocation changes nothing.
 struct AlreadyRevoked;
+
+/// Returns true if a key is revoked, or its grace period is over for good: a use from before an end
+/// that uses put off may be recorded only later, and the key then lives on.
+fn is_revoked_for_good(key: &Key, now: Timestamp) -> bool {
+    let is_final = |end: Timestamp| key.unused_grace.as_deref().is_none_or(|grace| grace.latest <= end);
+    key.revocation.is_some() || key.superseded.is_some_and(|end| end <= now && is_final(end))
+}
 
 fn unknown_credential() -> ApiError {
     ApiError::new(Reason::UnknownCredential, "credential: is not that of a key which can be revoked here")

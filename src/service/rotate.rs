@@ -107,7 +107,7 @@ impl Service {
             }
             Ok(ChangeOutcome::NoSuchKey) => return Err(no_such_key()),
             Ok(ChangeOutcome::QuotaExceeded) => return Err(quota_exceeded()),
-            Ok(ChangeOutcome::ActorLimitReached(limit)) => return Err(limit_reached(&limit)),
+            Ok(ChangeOutcome::ActorLimitReached(limits)) => return Err(limit_reached(&limits)),
             Ok(ChangeOutcome::RequestConflict) => return Err(request_conflict()),
             Err(error) => {
                 self.freshness.invalidate_unknown(network, id);

@@ -182,7 +182,12 @@ fn text(bytes: Vec<u8>) -> Result<SecretString, SourceError> {
     if bytes.len() > MAX_DOCUMENT {
         return Err(SourceError::TooLarge);
     }
-    String::from_utf8(bytes).map(SecretString::from).map_err(|_| SourceError::NotText)
+    let mut text = String::from_utf8(bytes).map_err(|_| SourceError::NotText)?;
+    // Editors and shells of Windows begin texts with a byte order mark.
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
+    Ok(SecretString::from(text))
 }
 
 /// Builds a client for one round of fetches, so that it has the system's current CA certificates.
@@ -248,6 +253,17 @@ mod tests {
         let set =
             |(index, text): (usize, &&str)| KeySetUrl { key: format!("urls[{index}]"), url: (**text).into() };
         texts.iter().enumerate().map(set).collect()
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_document() {
+        let text = format!("\u{feff}{SET}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, &text).unwrap();
+        let (file, encoded) = (file.path().display(), STANDARD.encode(&text));
+        for url in [format!("file://{file}"), format!("base64://{encoded}")] {
+            assert_eq!(local(&url).unwrap().expose(), SET, "{url}");
+        }
     }
 
     #[test]

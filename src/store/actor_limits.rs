@@ -1,7 +1,7 @@
 //! Limits on the number of an actor's active keys, judged while the keys of its network are locked.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use futures_util::FutureExt;
 use sqlx::{AnyConnection, Row};
@@ -51,20 +51,24 @@ impl InsertLimits {
     }
 }
 
+/// What is counted: the actor, the visibility of its keys, and the number up to which they count.
+type Slot = (String, Option<&'static str>, u32);
+
 /// Numbers of keys of actors within one transaction, those that it adds among them.
 #[derive(Default)]
-pub(super) struct ActorCounts(HashMap<(String, Option<&'static str>, u32), u64>);
+pub(super) struct ActorCounts(HashMap<Slot, u64>);
 
 impl ActorCounts {
-    /// Counts a new key. Returns the limit that has no room for it, and then counts nothing.
+    /// Counts a new key. Returns the limits that have no room for it; if there are any, it counts
+    /// nothing.
     pub(super) async fn add(
         &mut self,
         inner: &Inner,
         transaction: &mut AnyConnection,
         key: &Key,
         limits: &[ActorLimit],
-    ) -> Result<Option<ActorLimit>, StoreError> {
-        let now = key.created;
+    ) -> Result<Vec<ActorLimit>, StoreError> {
+        let (now, mut full) = (key.created, vec![]);
         for limit in limits {
             let counted = match self.0.entry(slot(key, limit)) {
                 Entry::Occupied(counted) => *counted.get(),
@@ -75,21 +79,25 @@ impl ActorCounts {
                 }
             };
             if counted >= u64::from(limit.most) {
-                return Ok(Some(limit.clone()));
+                full.push(limit.clone());
             }
         }
-        for limit in limits {
-            *self.0.entry(slot(key, limit)).or_default() += 1;
+        if full.is_empty() {
+            // Policies with the same limit have one number.
+            let slots: HashSet<Slot> = limits.iter().map(|limit| slot(key, limit)).collect();
+            for slot in slots {
+                *self.0.entry(slot).or_default() += 1;
+            }
         }
-        Ok(None)
+        Ok(full)
     }
 }
 
-fn slot(key: &Key, limit: &ActorLimit) -> (String, Option<&'static str>, u32) {
+fn slot(key: &Key, limit: &ActorLimit) -> Slot {
     (key.actor.as_str().to_owned(), limit.visibility.map(Visibility::claim), limit.most)
 }
 
-/// Returns the limit that has no room for what a change adds, if any.
+/// Returns the limits that have no room for what a change adds.
 ///
 /// `before` and `after` are states of the changed key, `successor` is the key that replaces it. The
 /// keys of the network are locked, and nothing of the change is written yet.
@@ -99,7 +107,8 @@ pub(super) async fn exceeded(
     (before, after, successor): (&Key, &Key, Option<&Key>),
     limits: &[ActorLimit],
     now: Timestamp,
-) -> Result<Option<ActorLimit>, StoreError> {
+) -> Result<Vec<ActorLimit>, StoreError> {
+    let mut full = vec![];
     for limit in limits {
         let counts = |key: &Key| u64::from(limit.counts(key, now));
         let (old, new) = (counts(before), counts(after) + successor.map_or(0, counts));
@@ -110,10 +119,10 @@ pub(super) async fn exceeded(
         let count = count(inner.dialect, before.network, &before.actor, limit, now).query(inner);
         let counted = read(&count.fetch_one(&mut *transaction).await?)?;
         if counted + new - old > u64::from(limit.most) {
-            return Ok(Some(limit.clone()));
+            full.push(limit.clone());
         }
     }
-    Ok(None)
+    Ok(full)
 }
 
 impl Store {

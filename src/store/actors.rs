@@ -219,12 +219,13 @@ async fn delete_actor(
                         return Ok(End::Rollback(ActorDeletion::HasKeys));
                     }
                 }
-                let delete = "DELETE FROM actors WHERE network_id = $1 AND actor_id = $2";
-                let delete = inner.query(delete).bind(network.to_string()).bind(id.as_str().to_owned());
+                let mut delete = Statement::new("DELETE FROM actors WHERE network_id = ".to_owned(), network);
+                push_actor(inner, &mut delete, id);
+                let delete = delete.query(inner);
                 if delete.execute(&mut *transaction).await?.rows_affected() == 0 {
                     return Ok(End::Rollback(ActorDeletion::NotRecorded));
                 }
-                erase_actor_events(inner, transaction, network, id.as_str()).await?;
+                erase_actor_events(inner, transaction, network, id).await?;
                 let n = log_actor(inner, transaction, (network, id), now, event.clone()).await?;
                 Ok(End::Commit(ActorDeletion::Deleted(n)))
             }
@@ -265,14 +266,8 @@ type Query = sqlx::query::Query<'static, sqlx::Any, sqlx::any::AnyArguments>;
 fn count_keys(inner: &Inner, network: NetworkId, id: &ActorId, kind: KeyKind, most: u32) -> Query {
     let start = "SELECT count(*) FROM (SELECT 1 AS one FROM api_keys WHERE network_id = ";
     let mut count = Statement::new(start.to_owned(), network);
-    count
-        .push(" AND kind = ")
-        .number(kind_code(kind).into())
-        .push(" AND actor_id = ")
-        .text(id.as_str().to_owned());
-    if let Some(exactly) = inner.dialect.actor_equals_exactly() {
-        count.push(" AND ").push(exactly).text(id.as_str().to_owned());
-    }
+    count.push(" AND kind = ").number(kind_code(kind).into());
+    push_actor(inner, &mut count, id);
     count.push(" LIMIT ").number(i64::from(most)).push(") AS counted");
     count.query(inner)
 }
@@ -282,8 +277,17 @@ fn read_count(row: &AnyRow) -> Result<u64, StoreError> {
 }
 
 fn find(inner: &Inner, network: NetworkId, id: &ActorId) -> Query {
-    let find = format!("SELECT {COLUMNS} FROM actors WHERE network_id = $1 AND actor_id = $2");
-    inner.query(find).bind(network.to_string()).bind(id.as_str().to_owned())
+    let mut find = Statement::new(format!("SELECT {COLUMNS} FROM actors WHERE network_id = "), network);
+    push_actor(inner, &mut find, id);
+    find.query(inner)
+}
+
+/// Adds the condition that a row is of this actor, and not of one whose id differs by spaces.
+fn push_actor(inner: &Inner, statement: &mut Statement, id: &ActorId) {
+    statement.push(" AND actor_id = ").text(id.as_str().to_owned());
+    if let Some(exactly) = inner.dialect.actor_equals_exactly() {
+        statement.push(" AND ").push(exactly).text(id.as_str().to_owned());
+    }
 }
 
 fn read(row: &AnyRow, network: NetworkId, id: ActorId) -> Result<Actor, StoreError> {
@@ -334,8 +338,10 @@ async fn write(
         }
     };
     let recorded = actor.recorded.ok_or(StoreError::Corrupt("created_at"))?;
-    inner
-        .query(statement)
+    let exactly = inner.dialect.actor_equals_exactly().filter(|_| exists);
+    let condition = exactly.map(|exactly| format!(" AND {exactly}$11")).unwrap_or_default();
+    let mut write = inner
+        .query(format!("{statement}{condition}"))
         .bind(actor.display_name.as_ref().map(|name| name.as_str().to_owned()))
         .bind(actor.metadata.as_ref().map(|metadata| metadata.json().to_owned()))
         .bind(actor.rate_policies.to_whole_json())
@@ -345,8 +351,10 @@ async fn write(
         .bind(actor.updated_by.as_ref().map(ToString::to_string))
         .bind(i64::try_from(actor.mutation).unwrap_or(i64::MAX))
         .bind(actor.network.to_string())
-        .bind(actor.id.as_str().to_owned())
-        .execute(&mut *transaction)
-        .await?;
+        .bind(actor.id.as_str().to_owned());
+    if exactly.is_some() {
+        write = write.bind(actor.id.as_str().to_owned());
+    }
+    write.execute(&mut *transaction).await?;
     Ok(())
 }

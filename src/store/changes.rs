@@ -65,8 +65,8 @@ pub enum ChangeOutcome<R> {
     },
     /// The network has no room for the successor.
     QuotaExceeded,
-    /// The actor has as many active keys as this limit allows.
-    ActorLimitReached(ActorLimit),
+    /// The actor has as many active keys as these limits allow.
+    ActorLimitReached(Vec<ActorLimit>),
     /// The successor's request id was used by another request.
     RequestConflict,
     /// The key doesn't exist.
@@ -162,8 +162,9 @@ where
     let successor = rows.successor.as_ref().map(|successor| &successor.key);
     let limits = limits(successor.unwrap_or(&rows.key));
     let states = (&before, &rows.key, successor);
-    if let Some(limit) = exceeded(inner, transaction, states, &limits, now).await? {
-        return Ok(End::Rollback(ChangeOutcome::ActorLimitReached(limit)));
+    let full = exceeded(inner, transaction, states, &limits, now).await?;
+    if !full.is_empty() {
+        return Ok(End::Rollback(ChangeOutcome::ActorLimitReached(full)));
     }
     if let Some(Successor { key, quota, request }) = &rows.successor {
         if let Some(request) = request
@@ -188,7 +189,7 @@ where
     let successor = rows.successor.as_ref().map(|successor| successor.key.id);
     let event = Some(ChangeRecord::of_change(&before, &rows.key, successor).into_stored());
     // Before that, as uses of the key may hold the row.
-    change_credits(inner, transaction, &before, &rows.key, now).await?;
+    change_credits(inner, transaction, &before, &mut rows.key, now).await?;
     // From here on, changes of other networks wait.
     let change = LoggedChange { network, key_id: id, at: now, event };
     let (mutation, time) = log_change(inner, transaction, change).await?;
@@ -199,7 +200,7 @@ where
         // A wrong clock doesn't keep a key from being revoked.
         rows.key.updated = time;
     }
-    update_row(inner, transaction, &rows, before.mutation).await?;
+    update_row(inner, transaction, &rows, &before).await?;
     if rows.key.scopes != before.scopes || rows.key.metadata != before.metadata {
         replace_terms(inner, transaction, &rows.key).await?;
     }
@@ -262,24 +263,93 @@ async fn update_row(
     inner: &Inner,
     transaction: &mut AnyConnection,
     KeyChange { key, successor }: &KeyChange,
-    mutation_before: u64,
+    before: &Key,
 ) -> Result<(), StoreError> {
+    // Uses put off the end of a grace period without the network's lock: an end that the change
+    // leaves as it was may be a later one by now.
+    let superseded = match key.superseded == before.superseded {
+        true => "COALESCE(superseded_at, $10)",
+        false => "$10",
+    };
     // Without the columns that never change, and without the last use, which is written separately.
-    let update = "UPDATE api_keys SET name = $1, scopes = $2, metadata = $3, allowed_cidrs = $4, rate_quota = $5, \
-                  rate_window = $6, rate_unit = $7, rate_policies = $8, updated_at = $9, superseded_at = $10, \
-                  revocation_reason = $11, revocation_description = $12, mutation = $13, suspension = $14, \
-                  updated_by = $15, revoked_by = $16, unused_grace = $17, grace_limit_at = $18, \
-                  credits_id = $19, replaced_by = COALESCE($20, replaced_by), \
-                  terms_at = CASE WHEN terms_at = $21 THEN $22 ELSE terms_at END \
-                  WHERE network_id = $23 AND key_id = $24";
+    let update = format!(
+        "UPDATE api_keys SET name = $1, scopes = $2, metadata = $3, allowed_cidrs = $4, rate_quota = $5, \
+         rate_window = $6, rate_unit = $7, rate_policies = $8, updated_at = $9, superseded_at = {superseded}, \
+         revocation_reason = $11, revocation_description = $12, mutation = $13, suspension = $14, \
+         updated_by = $15, revoked_by = $16, unused_grace = $17, grace_limit_at = $18, \
+         credits_id = $19, replaced_by = COALESCE($20, replaced_by), \
+         terms_at = CASE WHEN terms_at = $21 THEN $22 ELSE terms_at END \
+         WHERE network_id = $23 AND key_id = $24"
+    );
     bind_changes(inner.query(update), key)
         .bind(successor.as_ref().map(|successor| successor.key.id.to_string()))
         // Terms that are as old as the row stay so.
-        .bind(i64::try_from(mutation_before).unwrap_or(i64::MAX))
+        .bind(i64::try_from(before.mutation).unwrap_or(i64::MAX))
         .bind(i64::try_from(key.mutation).unwrap_or(i64::MAX))
         .bind(key.network.to_string())
         .bind(key.id.to_string())
         .execute(&mut *transaction)
         .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::key::UnusedGrace;
+    use crate::rng::Rng;
+
+    const NETWORK: NetworkId = NetworkId::SINGLE;
+    const NOW: Timestamp = Timestamp::from_secs(1_790_000_000);
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    /// Opens a new database with one key, whose grace period ends an hour after its last use.
+    async fn store(key: &Key) -> (Store, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let dsn = format!("sqlite://{}/talos.db", directory.path().display());
+        let store = Store::open(&dsn, Rng::seeded(1)).await.unwrap();
+        let new = NewKey { key: key.clone(), request: None, digests: KnownDigests::default() };
+        store.insert_keys(vec![new], None).await.unwrap();
+        (store, directory)
+    }
+
+    /// Writes what a change made of a row that it has read.
+    async fn write(store: &Store, before: Key, after: Key) {
+        let rows = KeyChange { key: after, successor: None };
+        let update = async move |inner: Arc<Inner>| {
+            inner
+                .write((rows, before), |inner, transaction, (rows, before)| {
+                    async move { Ok(End::Commit(update_row(inner, transaction, rows, before).await?)) }
+                        .boxed()
+                })
+                .await
+        };
+        store.run(update).await.unwrap();
+    }
+
+    /// In databases that let several write, a use is recorded while a change has read the row.
+    #[tokio::test]
+    async fn a_change_keeps_the_end_that_a_use_puts_off_meanwhile() {
+        let id = KeyId::Issued(Uuid::from_u128(1));
+        let key = Key {
+            superseded: Some(NOW.plus(HOUR)),
+            unused_grace: Some(Box::new(UnusedGrace { after: HOUR, latest: NOW.plus(HOUR * 24) })),
+            ..Key::sample(id, NOW.minus(HOUR))
+        };
+        let (store, _directory) = store(&key).await;
+        let find = async || Key::clone(&store.find_key(NETWORK, id).await.unwrap().key.unwrap());
+        let before = find().await;
+        let used = NOW.plus(HOUR / 2);
+        store.extend_graces(vec![(NETWORK, id, used)]).await.unwrap();
+        write(&store, before.clone(), Key { updated: used, ..before }).await;
+        let after = find().await;
+        assert_eq!((after.updated, after.superseded), (used, Some(used.plus(HOUR))));
+        // An end that the change sets counts.
+        write(&store, after.clone(), Key { superseded: Some(used), ..after }).await;
+        assert_eq!(find().await.superseded, Some(used));
+    }
 }

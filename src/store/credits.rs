@@ -3,22 +3,35 @@
 //! A row belongs to all keys that name it, and goes with the last of them. Only what was set is
 //! written here, never what a key's row said of its balance: others spend meanwhile.
 
+use std::sync::Arc;
+
 use sqlx::AnyConnection;
 
+use super::clock_skew::MAX_CLOCK_SKEW;
 use super::{Inner, StoreError};
 use crate::clock::Timestamp;
-use crate::key::{CreditBalance, Credits, Key, NetworkId};
+use crate::key::{CreditBalance, Credits, Key, KeyId, NetworkId};
 
-/// Inserts the credits of a new key, which nobody has inherited yet.
+/// Inserts the credits of a new key, which nobody has inherited yet. The first refill counts from
+/// the database's time.
 pub(super) async fn insert_credits(
     inner: &Inner,
     transaction: &mut AnyConnection,
     key: &Key,
 ) -> Result<(), StoreError> {
-    match &key.credits {
-        Some(credits) => give(inner, transaction, key.network, credits, 1).await,
-        None => Ok(()),
+    let Some(credits) = &key.credits else { return Ok(()) };
+    let mut credits = **credits;
+    let CreditBalance { remaining, refill, .. } = credits.balance;
+    let balance = |now| CreditBalance::new(remaining, refill, now);
+    // Nothing is inserted if the clocks differ by more than this, so the database's is read only if
+    // a refill is due near this moment.
+    let (earliest, latest) = (key.created.minus(MAX_CLOCK_SKEW), key.created.plus(MAX_CLOCK_SKEW));
+    if balance(earliest) != balance(latest)
+        && let Some(now) = inner.read_clock(transaction).await?
+    {
+        credits.balance = balance(now);
     }
+    give(inner, transaction, key.network, &credits, 1).await
 }
 
 /// Lets a successor spend the credits of the key that it replaces, unless it was given its own.
@@ -39,13 +52,14 @@ pub(super) async fn inherit_credits(
     }
 }
 
-/// Writes credits that a change has set or taken away. The next refill counts from the database's
-/// time; `now` is the process's, where the database has none.
+/// Writes credits that a change has set or taken away, and sets those of `after` to what is
+/// written. The next refill counts from the database's time; `now` is the process's, where the
+/// database has none.
 pub(super) async fn change_credits(
     inner: &Inner,
     transaction: &mut AnyConnection,
     before: &Key,
-    after: &Key,
+    after: &mut Key,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     if Credits::are_kept(before.credits.as_ref(), after.credits.as_ref()) {
@@ -57,12 +71,30 @@ pub(super) async fn change_credits(
         release_credits(inner, transaction, before).await?;
     }
     if let Some(credits) = &after.credits {
+        let mut account = credits.account;
+        if !is_same_row && exists(inner, transaction, after.network, account).await? {
+            // Keys that replaced this one still spend the credits that it had before.
+            account = KeyId::Issued(inner.rng.uuid());
+        }
         let now = inner.read_clock(transaction).await?.unwrap_or(now);
         let CreditBalance { remaining, refill, .. } = credits.balance;
-        let credits = Credits { balance: CreditBalance::new(remaining, refill, now), ..**credits };
+        let credits = Credits { account, balance: CreditBalance::new(remaining, refill, now) };
         give(inner, transaction, after.network, &credits, i64::from(!is_same_row)).await?;
+        after.credits = Some(Arc::new(credits));
     }
     Ok(())
+}
+
+/// Returns true if there is a balance of this id.
+async fn exists(
+    inner: &Inner,
+    transaction: &mut AnyConnection,
+    network: NetworkId,
+    account: KeyId,
+) -> Result<bool, StoreError> {
+    let find = inner.query("SELECT holders FROM credits WHERE network_id = $1 AND credits_id = $2");
+    let find = find.bind(network.to_string()).bind(account.to_string());
+    Ok(find.fetch_optional(&mut *transaction).await?.is_some())
 }
 
 /// Ends a key's part in its credits.

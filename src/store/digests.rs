@@ -76,7 +76,23 @@ pub(super) async fn record_hashes(
     transaction: &mut AnyConnection,
     new: &[NewKey],
 ) -> Result<(), StoreError> {
-    let imported = HashAlgorithms(imported_hashes(new));
+    record(inner, transaction, HashAlgorithms(imported_hashes(new))).await
+}
+
+/// Records that hashes of every algorithm may exist, where the ids of keys don't tell. The row that
+/// orders all changes must be locked.
+pub(super) async fn record_all_hashes(
+    inner: &Inner,
+    transaction: &mut AnyConnection,
+) -> Result<(), StoreError> {
+    record(inner, transaction, HashAlgorithms(SHA256 | SHA512)).await
+}
+
+async fn record(
+    inner: &Inner,
+    transaction: &mut AnyConnection,
+    imported: HashAlgorithms,
+) -> Result<(), StoreError> {
     if imported == HashAlgorithms::default() {
         return Ok(());
     }

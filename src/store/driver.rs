@@ -6,13 +6,15 @@
 
 mod unused;
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::io;
 use std::marker::PhantomData;
 use std::str::FromStr;
 use std::sync::Once;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use futures_util::future::{self, BoxFuture, FutureExt};
 use futures_util::stream::BoxStream;
 use sqlx::any::{AnyArguments, AnyConnectOptions, AnyQueryResult, AnyRow, AnyStatement, AnyTypeInfo};
@@ -27,9 +29,12 @@ use tokio::time::timeout;
 
 use unused::{NoArguments, Unused};
 
-/// Start of the fragment of a URL that bounds the time of connecting, in milliseconds. A fragment
-/// has no meaning for sqlx.
+/// Start of the part of a URL's fragment that bounds the time of connecting, in milliseconds. A
+/// fragment has no meaning for sqlx; its parts are joined by `&`.
 pub(super) const CONNECT_TIMEOUT: &str = "connect_timeout_ms=";
+
+/// Part of a URL's fragment by which the system's CAs count, beside those that are compiled in.
+pub(super) const SYSTEM_ROOTS: &str = "system_roots";
 
 /// Installs the drivers.
 pub(super) fn install() {
@@ -67,13 +72,21 @@ impl Backend for Postgres {
     const URL_SCHEMES: &'static [&'static str] = &["postgres", "postgresql"];
 
     fn options(options: &AnyConnectOptions) -> Result<(ConnectWith<Self>, String), Error> {
+        let has_system_roots = fragment_parts(&options.database_url).any(|part| part == SYSTEM_ROOTS);
         let mut options = PgConnectOptions::try_from(options)?.extra_float_digits(None);
         if let Some(host) = without_brackets(options.get_host()) {
             options = options.host(&host);
         }
         let socket = options.get_socket().map(|path| path.display().to_string());
         let name = server_name(socket, options.get_host(), options.get_port());
-        Ok((async move { options.connect().await }.boxed(), name))
+        let connect = async move {
+            let options = match has_system_roots {
+                true => options.ssl_root_cert_from_pem(system_roots()),
+                false => options,
+            };
+            options.connect().await
+        };
+        Ok((connect.boxed(), name))
     }
 }
 
@@ -121,8 +134,22 @@ pub(super) fn server_of(options: &AnyConnectOptions) -> Option<String> {
 
 /// Returns the time that the URL allows for connecting.
 fn connect_timeout(url: &Url) -> Option<Duration> {
-    let millis = url.fragment()?.strip_prefix(CONNECT_TIMEOUT)?.parse().ok()?;
-    Some(Duration::from_millis(millis))
+    let millis = fragment_parts(url).find_map(|part| part.strip_prefix(CONNECT_TIMEOUT))?;
+    Some(Duration::from_millis(millis.parse().ok()?))
+}
+
+fn fragment_parts(url: &Url) -> impl Iterator<Item = &str> {
+    url.fragment().unwrap_or_default().split('&')
+}
+
+/// Returns the system's CAs, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`, as PEM.
+fn system_roots() -> Vec<u8> {
+    let mut pem = String::new();
+    for certificate in rustls_native_certs::load_native_certs().certs {
+        let encoded = STANDARD.encode(&certificate);
+        let _ = writeln!(pem, "-----BEGIN CERTIFICATE-----\n{encoded}\n-----END CERTIFICATE-----");
+    }
+    pem.into_bytes()
 }
 
 /// Adds the name of the server to an error of its network.

@@ -3,6 +3,7 @@
 
 mod address;
 mod parameters;
+mod tls;
 
 #[cfg(test)]
 mod tests;
@@ -99,10 +100,23 @@ impl Dsn {
         let address = Address::parse(dialect, rest)?;
         let mut passed_on = parsed.apply_all(address.query)?;
         passed_on.extend(address.socket.iter().map(|path| format!("socket={}", percent_encoded(path))));
-        let scheme = if dialect == Dialect::MySql { "mysql" } else { "postgres" };
-        parsed.url = address.url(scheme, passed_on);
-        if let Some(limit) = parsed.connect_timeout {
-            parsed.url.push_str(&format!("#{}{}", driver::CONNECT_TIMEOUT, limit.as_millis()));
+        let mut parameters = tls::Parameters(passed_on);
+        let mut own = vec![];
+        let scheme = if dialect == Dialect::MySql {
+            tls::mysql(&mut parameters);
+            "mysql"
+        } else {
+            own.extend(
+                tls::postgres(&mut parameters, address.host)?.then(|| driver::SYSTEM_ROOTS.to_owned()),
+            );
+            "postgres"
+        };
+        own.extend(
+            parsed.connect_timeout.map(|limit| format!("{}{}", driver::CONNECT_TIMEOUT, limit.as_millis())),
+        );
+        parsed.url = address.url(scheme, parameters.0);
+        if !own.is_empty() {
+            parsed.url.push_str(&format!("#{}", own.join("&")));
         }
         // Checked here, as the driver's own message may quote what stands where a password might.
         if parsed.url.parse::<sqlx_core::Url>().is_err() {

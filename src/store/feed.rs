@@ -39,7 +39,7 @@ pub enum FeedStart {
     Now,
     /// The entry after this one. With the mark it must be of the same history.
     After(u64, Option<u64>),
-    /// The first entry that isn't older.
+    /// The first entry that isn't older; entries since then must be kept.
     Since(Timestamp),
 }
 
@@ -83,7 +83,7 @@ pub struct FeedPart {
 /// Reason for which a read can't begin where it should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FeedGone {
-    /// The entry is trimmed; this is the oldest that is kept.
+    /// The entry is trimmed, or those since the time are; this is the oldest that is kept.
     Trimmed(u64),
     /// The entry is of another history, or of none: the log ends with this number.
     Rewritten(u64),
@@ -106,7 +106,10 @@ async fn read(inner: &Inner, request: FeedRequest) -> Result<Result<FeedPart, Fe
             Some((u64::try_from(newest(inner).await?).map_err(|_| StoreError::Corrupt("n"))?, None))
         }
         FeedStart::After(n, mark) => Some((n, mark)),
-        FeedStart::Since(time) => last_before(inner, time).await?.map(|n| (n, None)),
+        FeedStart::Since(time) => match last_before(inner, time).await? {
+            Ok(n) => Some((n, None)),
+            Err(gone) => return Ok(Err(gone)),
+        },
     };
     let (mut part, mut len) = (None::<FeedPart>, 0);
     'scans: for _ in 0..MAX_SCANS {
@@ -257,14 +260,18 @@ async fn newest(inner: &Inner) -> Result<i64, StoreError> {
     Ok(row.try_get(0)?)
 }
 
-/// Returns the last entry that is older than a time; `None` if none is kept. Times are in order but
-/// for the differences of clocks, so a few entries are enough to look at.
-async fn last_before(inner: &Inner, time: Timestamp) -> Result<Option<u64>, StoreError> {
+/// Returns the last entry that is older than a time. Times are in order but for the differences of
+/// clocks, so a few entries are enough to look at.
+///
+/// A log begins with entry 0, which is no change. If another one is the oldest and isn't older than
+/// the time, changes since then may have been trimmed.
+async fn last_before(inner: &Inner, time: Timestamp) -> Result<Result<u64, FeedGone>, StoreError> {
+    let number = |n: i64| u64::try_from(n).map_err(|_| StoreError::Corrupt("n"));
     let oldest = inner.query("SELECT n FROM mutation_log ORDER BY n LIMIT 1");
     let oldest = inner.read(|connection| oldest.fetch_one(connection).boxed()).await?;
     let (mut low, mut high) = (oldest.try_get::<i64, _>(0)?, newest(inner).await?);
-    if !is_older(inner, low, time).await? {
-        return Ok(None);
+    if low > 0 && !is_older(inner, low, time).await? {
+        return Ok(Err(FeedGone::Trimmed(number(low)?)));
     }
     while low < high {
         let middle = low + (high - low + 1) / 2;
@@ -273,7 +280,7 @@ async fn last_before(inner: &Inner, time: Timestamp) -> Result<Option<u64>, Stor
             false => high = middle - 1,
         }
     }
-    u64::try_from(low).map(Some).map_err(|_| StoreError::Corrupt("n"))
+    number(low).map(Ok)
 }
 
 /// Returns true if an entry is older than a time. One that is trimmed is.
@@ -376,5 +383,29 @@ mod tests {
         assert_eq!(feed(&store, FeedStart::After(2, None), 1).await, Err(FeedGone::Trimmed(3)));
         assert_eq!(feed(&store, FeedStart::After(3, None), 9).await.unwrap().events.len(), 2);
         assert_eq!(feed(&store, FeedStart::Oldest, 9).await.unwrap().events.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_time_is_a_place_while_the_changes_since_then_are_kept() {
+        let (store, _directory) = store().await;
+        log(&store, NetworkId::SINGLE, 5, &ChangeRecord::of_deletion(None)).await;
+        let since = |seconds| FeedStart::Since(Timestamp::from_secs(seconds));
+        let [epoch, before, same, after] = [0, 1_789_999_999, 1_790_000_000, 1_790_000_001].map(since);
+        for (start, events) in [(epoch, 5), (before, 5), (same, 5), (after, 0)] {
+            assert_eq!(feed(&store, start, 9).await.unwrap().events.len(), events, "{start:?}");
+        }
+        for (kept, gone) in [(1_i64, FeedGone::Trimmed(1)), (3, FeedGone::Trimmed(3))] {
+            let trim = async move |inner: Arc<Inner>| {
+                let trim = inner.query("DELETE FROM mutation_log WHERE n < $1").bind(kept);
+                inner.read(|connection| trim.execute(connection).boxed()).await.map(drop)
+            };
+            store.run(trim).await.unwrap();
+            for start in [epoch, before, same] {
+                assert_eq!(feed(&store, start, 9).await, Err(gone), "{start:?}");
+            }
+            assert_eq!(feed(&store, after, 9).await.unwrap().last.n, 5);
+        }
+        log(&store, NetworkId::SINGLE, 1, &ChangeRecord::of_deletion(None)).await;
+        assert_eq!(feed(&store, FeedStart::Oldest, 9).await.unwrap().events.len(), 4);
     }
 }

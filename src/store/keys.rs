@@ -4,18 +4,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use sqlx::AnyConnection;
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row};
 
 use super::actor_limits::{ActorCounts, ActorLimit, InsertLimits};
 use super::clock_skew;
 use super::credits::insert_credits;
-use super::dialect::{MAX_ROWS, placeholders};
+use super::dialect::{Dialect, MAX_ROWS, placeholders};
 use super::digests::{TakenIds, record_hashes};
 use super::key_counts::{add_to_count, lock_network, room};
 use super::mutations::{LoggedChange, log_changes, log_issues};
 use super::new_key::NewKey;
-use super::requests::{EarlierRequest, IdempotencyKey, RepeatedKey, find_request};
-use super::row::{COLUMN_COUNT, COLUMNS, bind_key};
+use super::requests::{IdempotencyKey, RepeatedKey};
+use super::row::{COLUMN_COUNT, COLUMNS, bind_key, read_key, selected};
 use super::terms::insert_terms;
 use super::transaction::End;
 use super::{Inner, Mutation, Store, StoreError};
@@ -44,8 +45,8 @@ pub enum InsertOutcome {
     IdTaken(KeyId),
     /// The network has as many keys as it may have.
     QuotaExceeded,
-    /// The actor has as many keys as this limit allows.
-    ActorLimitReached(ActorLimit),
+    /// The actor has as many keys as each of these limits allows.
+    ActorLimitReached(Vec<ActorLimit>),
 }
 
 impl Store {
@@ -114,7 +115,7 @@ async fn insert(
         outcomes.push(outcome);
     }
     insert_rows(inner, transaction, &issued).await?;
-    for new in &issued {
+    for new in issued.iter().chain(&imported) {
         insert_credits(inner, transaction, &new.key).await?;
     }
     let count = i64::try_from(issued.len() + imported.len()).map_err(|_| StoreError::Corrupt("live"))?;
@@ -131,9 +132,6 @@ async fn insert(
     }
     insert_rows(inner, transaction, &imported).await?;
     record_hashes(inner, transaction, &imported).await?;
-    for new in &imported {
-        insert_credits(inner, transaction, &new.key).await?;
-    }
     let logged = match (imported.last(), issued.is_empty()) {
         (Some(last), _) => Some(last.key.mutation),
         (None, false) => Some(log_issues(inner, transaction, changes(&issued)).await?),
@@ -146,6 +144,9 @@ async fn insert(
 /// transaction.
 struct Existing {
     ids: TakenIds,
+    /// Rows of keys that earlier requests made, by the ids of the requests as they are compared.
+    earlier: HashMap<String, AnyRow>,
+    /// Fingerprints and keys of requests of the same transaction, in the same way.
     requests: HashMap<String, (String, Key)>,
     /// Number of further keys that the network may have.
     room: u64,
@@ -183,7 +184,8 @@ impl Existing {
         for chunk in imported.chunks(MAX_ROWS) {
             ids.read(inner, transaction, chunk).await?;
         }
-        Ok(Self { ids, requests: HashMap::new(), room, of_actors: ActorCounts::default() })
+        let earlier = read_requests(inner, transaction, new).await?;
+        Ok(Self { ids, earlier, requests: HashMap::new(), room, of_actors: ActorCounts::default() })
     }
 
     /// Decides the outcome of one key, and counts it as existing. Its row isn't written yet.
@@ -195,16 +197,20 @@ impl Existing {
         limits: &[ActorLimit],
     ) -> Result<InsertOutcome, StoreError> {
         if let Some(request) = request {
-            if let Some((fingerprint, key)) = self.requests.get(&request.id) {
+            let id = compared(inner.dialect, &request.id);
+            if let Some((fingerprint, key)) = self.requests.get(id) {
                 return Ok(match *fingerprint == request.fingerprint {
                     true => InsertOutcome::Repeated(Box::new(RepeatedKey { key: key.clone(), seal: None })),
                     false => InsertOutcome::RequestConflict,
                 });
             }
-            match find_request(inner, transaction, key.network, request).await? {
-                Some(EarlierRequest::Same(earlier)) => return Ok(InsertOutcome::Repeated(earlier)),
-                Some(EarlierRequest::Other) => return Ok(InsertOutcome::RequestConflict),
-                None => {}
+            if let Some(row) = self.earlier.get(id) {
+                let fingerprint: Option<String> = row.try_get("request_fingerprint")?;
+                if fingerprint.as_ref() != Some(&request.fingerprint) {
+                    return Ok(InsertOutcome::RequestConflict);
+                }
+                let seal = row.try_get("request_seal")?;
+                return Ok(InsertOutcome::Repeated(Box::new(RepeatedKey { key: read_key(row)?, seal })));
             }
         }
         if let Some(existing) = self.ids.of(new) {
@@ -213,16 +219,57 @@ impl Existing {
         let Some(room) = self.room.checked_sub(1) else {
             return Ok(InsertOutcome::QuotaExceeded);
         };
-        if let Some(limit) = self.of_actors.add(inner, transaction, key, limits).await? {
-            return Ok(InsertOutcome::ActorLimitReached(limit));
+        let full = self.of_actors.add(inner, transaction, key, limits).await?;
+        if !full.is_empty() {
+            return Ok(InsertOutcome::ActorLimitReached(full));
         }
         self.room = room;
         self.ids.insert(new);
         if let Some(IdempotencyKey { id, fingerprint, .. }) = request {
-            self.requests.insert(id.clone(), (fingerprint.clone(), key.clone()));
+            let id = compared(inner.dialect, id).to_owned();
+            self.requests.insert(id, (fingerprint.clone(), key.clone()));
         }
         Ok(InsertOutcome::Created(None))
     }
+}
+
+/// Returns the id of a request as the database compares it: MySQL ignores spaces at its end.
+fn compared(dialect: Dialect, id: &str) -> &str {
+    match dialect {
+        Dialect::MySql => id.trim_end_matches(' '),
+        Dialect::Sqlite | Dialect::Postgres | Dialect::Cockroach => id,
+    }
+}
+
+/// Reads the rows of keys that earlier requests with the ids of these made, by the ids. All keys
+/// are of one network. A statement for each request would be a round trip for each, while the
+/// network is locked.
+async fn read_requests(
+    inner: &Inner,
+    transaction: &mut AnyConnection,
+    new: &[NewKey],
+) -> Result<HashMap<String, AnyRow>, StoreError> {
+    let mut earlier = HashMap::new();
+    let Some(network) = new.first().map(|new| new.key.network) else {
+        return Ok(earlier);
+    };
+    let columns = selected(inner.dialect);
+    let requests: Vec<&IdempotencyKey> = new.iter().filter_map(|new| new.request.as_ref()).collect();
+    for chunk in requests.chunks(MAX_ROWS) {
+        let places: Vec<String> = (2..chunk.len() + 2).map(|number| format!("${number}")).collect();
+        let find = format!(
+            "SELECT {columns}, request_id, request_fingerprint, request_seal FROM api_keys \
+             WHERE network_id = $1 AND request_id IN ({})",
+            places.join(", ")
+        );
+        let find = inner.query(find).bind(network.to_string());
+        let find = chunk.iter().fold(find, |find, request| find.bind(request.id.clone()));
+        for row in find.fetch_all(&mut *transaction).await? {
+            let id: String = row.try_get("request_id")?;
+            earlier.insert(compared(inner.dialect, &id).to_owned(), row);
+        }
+    }
+    Ok(earlier)
 }
 
 /// Inserts the row of one key.

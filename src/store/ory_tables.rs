@@ -93,7 +93,7 @@ impl Dialect {
     }
 
     /// Returns the quoted name of a table.
-    fn quoted(self, schema: &str, table: &str) -> String {
+    pub(super) fn quoted(self, schema: &str, table: &str) -> String {
         let mark = if self == Self::MySql { '`' } else { '"' };
         let quote = |name: &str| format!("{mark}{}{mark}", name.replace(mark, &format!("{mark}{mark}")));
         format!("{}.{}", quote(schema), quote(table))

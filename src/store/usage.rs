@@ -1,6 +1,6 @@
 //! Numbers of Checks: written in batches by each process, as absolute values of its own rows.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use futures_util::FutureExt;
@@ -8,10 +8,16 @@ use sqlx::{AnyConnection, Row};
 use uuid::Uuid;
 
 use super::dialect::{MAX_ROWS, placeholders};
+use super::digests::id_by_digest;
 use super::transaction::End;
 use super::{Inner, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::key::{KeyId, NetworkId};
+
+/// Most rows, and most uses, of one call of [`Store::save_usage`]: with one statement for each,
+/// the rows of keys stay locked for a few round trips only. Changes of these keys wait for that,
+/// and all other changes may wait for them.
+pub const USAGE_BATCH: usize = MAX_ROWS;
 
 /// Tables of usage, from which a key's rows are deleted with it.
 const TABLES: [&str; 3] = ["usage_hours", "usage_days", "usage_keys"];
@@ -49,9 +55,10 @@ pub struct KeyUse {
 }
 
 impl Store {
-    /// Saves rows of a process, in one transaction. A number that is saved never becomes smaller,
-    /// so a repeated or late call changes nothing. Returns those keys of `keys` that don't exist
-    /// any more: nothing of theirs is saved.
+    /// Saves rows of a process, at most [`USAGE_BATCH`] of each kind, in one transaction. A number
+    /// that is saved never becomes smaller, so a repeated or late call changes nothing. Returns
+    /// those keys of `keys` that don't exist any more, with the id that such a key has now, if it has
+    /// one: nothing of theirs is saved.
     ///
     /// # Errors
     /// When the database fails; the rows may then be saved or not.
@@ -61,20 +68,20 @@ impl Store {
         rows: Vec<UsageRow>,
         uses: Vec<KeyUse>,
         keys: Vec<(NetworkId, KeyId)>,
-    ) -> Result<HashSet<(NetworkId, KeyId)>, StoreError> {
+    ) -> Result<HashMap<(NetworkId, KeyId), Option<KeyId>>, StoreError> {
         self.run(async move |inner| {
             inner
                 .write((rows, uses, keys), move |inner, transaction, (rows, uses, keys)| {
                     async move {
                         let gone = lock_keys(inner, transaction, keys).await?;
                         let names: HashSet<(NetworkId, String)> =
-                            gone.iter().map(|(network, key)| (*network, key.to_string())).collect();
+                            gone.keys().map(|(network, key)| (*network, key.to_string())).collect();
                         let is_there = |row: &&UsageRow| !names.contains(&(row.network, row.key.clone()));
                         let rows: Vec<&UsageRow> = rows.iter().filter(is_there).collect();
                         for chunk in rows.chunks(MAX_ROWS) {
                             save_rows(inner, transaction, process, chunk).await?;
                         }
-                        let uses = uses.iter().filter(|used| !gone.contains(&(used.network, used.key)));
+                        let uses = uses.iter().filter(|used| !gone.contains_key(&(used.network, used.key)));
                         let uses: Vec<&KeyUse> = uses.collect();
                         for chunk in uses.chunks(MAX_ROWS) {
                             save_uses(inner, transaction, chunk).await?;
@@ -90,12 +97,12 @@ impl Store {
 }
 
 /// Locks the rows of keys, so that a deletion of one waits, and then deletes what is written here.
-/// Returns the keys that have no row.
+/// Returns the keys that have no row, each with its current id if it only has another one by now.
 async fn lock_keys(
     inner: &Inner,
     transaction: &mut AnyConnection,
     keys: &[(NetworkId, KeyId)],
-) -> Result<HashSet<(NetworkId, KeyId)>, StoreError> {
+) -> Result<HashMap<(NetworkId, KeyId), Option<KeyId>>, StoreError> {
     let mut gone: HashSet<(NetworkId, KeyId)> = keys.iter().copied().collect();
     for network in keys.chunk_by(|one, other| one.0 == other.0) {
         for chunk in network.chunks(MAX_ROWS) {
@@ -114,7 +121,11 @@ async fn lock_keys(
             }
         }
     }
-    Ok(gone)
+    let mut current = HashMap::with_capacity(gone.len());
+    for (network, key) in gone {
+        current.insert((network, key), id_by_digest(inner, transaction, network, key).await?);
+    }
+    Ok(current)
 }
 
 async fn save_rows(

@@ -17,6 +17,13 @@ use crate::key::{KeyId, NetworkId};
 const SUM_TIMEOUT: Duration = Duration::from_secs(20);
 /// Microseconds of a day.
 const DAY_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Returns the start of the UTC day of a time.
+fn day_of(time: Timestamp) -> Timestamp {
+    let micros = time.as_micros();
+    Timestamp::from_micros(micros - micros.rem_euclid(DAY_MICROS))
+}
 
 /// Attribute by which Checks are grouped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -126,9 +133,8 @@ impl UsageQuery {
             " UNION ALL SELECT {days} AS started_at, key_id, route, outcome, n FROM usage_days WHERE network_id = "
         ));
         select.text(self.network.to_string());
-        // The whole day of the start: its hours aren't known any more.
-        let start = self.start.as_micros();
-        self.conditions(dialect, &mut select, ("day_at", start - start.rem_euclid(DAY_MICROS)));
+        // The whole day of the start: its hours may be added up since `counted_time` has looked.
+        self.conditions(dialect, &mut select, ("day_at", day_of(self.start).as_micros()));
         select.push(") AS counted");
         if self.has(UsageGroup::Actor) {
             select.push(" LEFT JOIN api_keys ON api_keys.network_id = ").text(self.network.to_string());
@@ -188,6 +194,40 @@ impl UsageQuery {
 }
 
 impl Store {
+    /// Returns the time that a report on this one counts: a day whose hours were added up, even if
+    /// only some of them, counts as a whole, as nobody knows any more when in it the Checks were.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn counted_time(
+        &self,
+        network: NetworkId,
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Result<(Timestamp, Timestamp), StoreError> {
+        let (first, last) = (day_of(start), day_of(end));
+        if (first, last) == (start, end) {
+            return Ok((start, end));
+        }
+        self.run(async move |inner| {
+            let has_days = |name: &str, network: u32, day: u32| {
+                format!(
+                    "CAST(CASE WHEN EXISTS (SELECT 1 FROM usage_days WHERE network_id = ${network} \
+                     AND day_at = ${day}) THEN 1 ELSE 0 END AS {integer}) AS {name}",
+                    integer = inner.dialect.integer()
+                )
+            };
+            let find = format!("SELECT {}, {}", has_days("at_start", 1, 2), has_days("at_end", 3, 4));
+            let find = inner.query(find).bind(network.to_string()).bind(first.as_micros());
+            let find = find.bind(network.to_string()).bind(last.as_micros());
+            let row = inner.read(|connection| find.fetch_one(connection).boxed()).await?;
+            let is_first_whole = row.try_get::<i64, _>("at_start")? == 1;
+            let is_last_whole = row.try_get::<i64, _>("at_end")? == 1 && last < end;
+            Ok((if is_first_whole { first } else { start }, if is_last_whole { last.plus(DAY) } else { end }))
+        })
+        .await
+    }
+
     /// Returns a page of sums, the largest first within each hour or day, and whether there are
     /// more.
     ///

@@ -1,7 +1,7 @@
 //! Exports traces to a collector, by OTLP over gRPC.
 
 mod exports;
-mod issuers;
+mod tls;
 
 use std::env;
 use std::time::Duration;
@@ -30,15 +30,21 @@ pub enum TracesError {
     /// The endpoint is no URL.
     #[error("tracing.endpoint: {0}")]
     Endpoint(#[from] ExporterBuildError),
-    /// The file of the collector's issuers can't be read.
+    /// A file of TLS can't be read.
     #[error("{variable}: {file}: {source}")]
-    Certificate {
+    File {
         /// Environment variable that names the file.
         variable: &'static str,
         /// The file.
         file: String,
         /// Reason of the operating system.
         source: std::io::Error,
+    },
+    /// A certificate of the client without its key, or the other way round.
+    #[error("{variable}: is needed beside the other file of the client's certificate")]
+    HalfIdentity {
+        /// Environment variable that is missing.
+        variable: &'static str,
     },
 }
 
@@ -65,20 +71,40 @@ fn is_collector_url(endpoint: &str) -> bool {
     is_http && uri.host().is_some_and(|host| !host.is_empty())
 }
 
+/// Checks the files of TLS that the standard's variables name.
+///
+/// # Errors
+/// When one of them can't be read.
+pub fn check_files(config: &Tracing) -> Result<(), TracesError> {
+    match has_tls(&named_endpoint(config).1) && turned_off().is_none() {
+        true => tls::config().map(drop),
+        false => Ok(()),
+    }
+}
+
+fn has_tls(endpoint: &str) -> bool {
+    endpoint.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
+}
+
+/// Returns the variable of the standard by which nothing is exported.
+fn turned_off() -> Option<&'static str> {
+    let off = [("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none")];
+    off.into_iter()
+        .find_map(|(variable, off)| variable_text(variable)?.eq_ignore_ascii_case(off).then_some(variable))
+}
+
 /// Starts the exporter on the current runtime; None when `tracing.enabled` is false, or the
 /// environment turns OpenTelemetry off.
 ///
 /// # Errors
-/// When the endpoint isn't a URL, or the file of its issuers can't be read.
+/// When the endpoint isn't a URL, or a file of TLS can't be read.
 pub fn start(config: &Tracing) -> Result<Option<Traces>, TracesError> {
     if !config.enabled {
         return Ok(None);
     }
-    for (variable, off) in [("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none")] {
-        if variable_text(variable).is_some_and(|value| value.eq_ignore_ascii_case(off)) {
-            tracing::info!(variable, "no traces are exported: the variable turns them off");
-            return Ok(None);
-        }
+    if let Some(variable) = turned_off() {
+        tracing::info!(variable, "no traces are exported: the variable turns them off");
+        return Ok(None);
     }
     for variable in ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"] {
         if let Some(protocol) = variable_text(variable).filter(|value| value != "grpc") {
@@ -92,10 +118,16 @@ pub fn start(config: &Tracing) -> Result<Option<Traces>, TracesError> {
             break;
         }
     }
+    for variable in ["OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"] {
+        if variable_text(variable).is_some_and(|value| value != "none") {
+            tracing::warn!(variable, "traces are exported without compression all the same");
+            break;
+        }
+    }
     let (_, endpoint) = named_endpoint(config);
     let mut exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint.clone());
-    if endpoint.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://")) {
-        exporter = exporter.with_tls_config(issuers::tls_config()?);
+    if has_tls(&endpoint) {
+        exporter = exporter.with_tls_config(tls::config()?);
     }
     // A caller's decision counts for its own traces.
     let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.sample_rate)));

@@ -3,6 +3,7 @@
 
 mod exports;
 mod hashes;
+mod ory_tables;
 mod surface;
 
 use serde_json::{Value, json};

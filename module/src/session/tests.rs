@@ -326,6 +326,23 @@ fn questions_are_bounded_in_flight_and_in_memory() {
 }
 
 #[test]
+fn the_address_of_the_last_use_is_reported_and_none_is_made_up() {
+    let mut stage = Stage::with_settings();
+    stage.fill("k", 10);
+    let state = stage.state();
+    let entry = state.get(&stage.key("k")).unwrap();
+    for (client, reported) in
+        [(Some("192.0.2.7"), "192.0.2.7"), (Some("2001:db8::1"), "2001:db8::1"), (None, "")]
+    {
+        state.record_use(&entry, 5, Some("198.51.100.1".parse().unwrap()));
+        state.record_use(&entry, 6, client.map(|client| client.parse().unwrap()));
+        let [message] = &stage.session.uses()[..] else { panic!("not one message") };
+        let Some(from_module::Message::Used(used)) = &message.message else { panic!("{message:?}") };
+        assert_eq!((used.uses[0].client.as_str(), used.uses[0].count), (reported, 2));
+    }
+}
+
+#[test]
 fn uses_are_reported_in_rows_of_bounded_size() {
     let mut stage = Stage::with_settings();
     for n in 0..50 {
@@ -334,7 +351,7 @@ fn uses_are_reported_in_rows_of_bounded_size() {
     let state = stage.state();
     for n in 0..50 {
         let entry = state.get(&stage.key(&format!("k{n}"))).unwrap();
-        (0..=n).for_each(|_| state.record_use(&entry, 5));
+        (0..=n).for_each(|_| state.record_use(&entry, 5, None));
         assert_eq!(entry.uses.load(Ordering::Relaxed), n + 1);
     }
     stage.session.max_used_rows = 20;

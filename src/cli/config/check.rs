@@ -104,6 +104,7 @@ impl Check {
             Some(Plane::Public | Plane::Authz) => source.without_admin(),
             Some(Plane::Admin) | None => source,
         };
+        let source = if self.no_files { source.without_network_files() } else { source };
         let (found, probes) = block_on(self.examine(&source, plane))?;
         match self.format {
             CheckFormat::Text => print_text(&found, &probes)?,
@@ -160,8 +161,8 @@ fn problems_of(error: ConfigError) -> Vec<Problem> {
         error => {
             let text = error.to_string();
             let (key, message) = text.split_once(": ").unwrap_or(("", &text));
-            let place = if let ConfigError::NotYaml { place, .. } = &error { *place } else { None };
-            vec![Problem { place, ..Problem::new(key, message, "") }]
+            let location = if let ConfigError::NotYaml { location, .. } = &error { *location } else { None };
+            vec![Problem { location, ..Problem::new(key, message, "") }]
         }
     }
 }
@@ -218,7 +219,7 @@ fn finding(problem: &Problem, severity: &str) -> Value {
         "cure": cure,
         "severity": severity,
         "origin": problem.origin,
-        "line": problem.place.map(|place| place.line),
-        "column": problem.place.map(|place| place.column),
+        "line": problem.location.map(|location| location.line),
+        "column": problem.location.map(|location| location.column),
     })
 }

@@ -5,19 +5,21 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
+use super::from_database;
 use super::listing::{Listing, Location, Reader};
 use crate::cli::client::JsonBody;
 use crate::cli::exit::{Failure, Outcome};
 use crate::cli::input;
 use crate::cli::output::{Format, Output, Table, View};
 use crate::cli::stderr;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::key::{Key, NetworkId};
 use crate::rng::Rng;
+use crate::secret::SecretString;
 use crate::store::{Adopted, Store};
 
-/// Largest file in bytes: about a million keys.
-const MAX_FILE_BYTES: u64 = 1024 * 1024 * 1024;
+/// Largest file in bytes, and the most that is read of tables: about a million keys.
+const MAX_BYTES: u64 = 1024 * 1024 * 1024;
 /// Keys per transaction. Changes to other keys wait for a transaction to end.
 const BATCH_SIZE: usize = 1000;
 /// Number of differing keys that stderr lists; the JSON result has all.
@@ -38,19 +40,32 @@ EXAMPLES:
 /// secrets. A key's secret verifies here when secrets.hmac, the prefixes and (for an imported key)
 /// the network are the same as in the other Talos.
 ///
-/// Nothing is written unless all files are valid. An existing key is never changed: it is counted
+/// With --from-database, the keys are read from the tables of Ory Talos instead (issued_api_keys,
+/// imported_api_keys, or api_keys of older releases): those in the database itself, or those of
+/// another, which is only read. Tables that have keys of several networks need --network, once for
+/// each. About a million keys can be read at once.
+///
+/// Nothing is written unless all keys are valid. An existing key is never changed: it is counted
 /// as unchanged, or reported as different (exit code 1; revoke here what has been revoked there
 /// since). So the command can be repeated, also while servers are running.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Adopt {
     /// The files to read, or `-` for stdin
-    #[arg(value_name = "FILE|-", required = true)]
+    #[arg(
+        value_name = "FILE|-",
+        required_unless_present = "from_database",
+        conflicts_with = "from_database"
+    )]
     files: Vec<PathBuf>,
-    /// Only validate the files and compare them with the database
+    /// Read the tables of Ory Talos in this database instead [default: the one to write]
+    #[arg(long, value_name = "DSN")]
+    from_database: Option<Option<SecretString>>,
+    /// Only validate the keys and compare them with the database
     #[arg(long)]
     dry_run: bool,
-    /// The network of the keys [default: that of a deployment without tenants]
+    /// The network of the keys; with --from-database, only its rows are read [default: that of a
+    /// deployment without tenants]
     #[arg(long, value_name = "UUID", value_parser = network)]
     network: Option<NetworkId>,
     /// table, json, json-pretty, yaml, jsonpath=PATH or jsonpointer=POINTER
@@ -70,16 +85,16 @@ impl Adopt {
     /// Runs the command on the database at `dsn`.
     ///
     /// # Errors
-    /// Fails when a file can't be read or is invalid, or the database fails.
+    /// Fails when a file or table can't be read or is invalid, or the database fails.
     pub(super) async fn run(self, dsn: &str) -> Result<Outcome, Failure> {
         let clock = Clock::system();
-        let mut reader = Reader::new(self.network.unwrap_or(NetworkId::SINGLE), clock.now());
-        for path in &self.files {
-            let text = input::read_file(path, MAX_FILE_BYTES)?;
-            let name = if path.as_os_str() == "-" { "stdin".into() } else { path.display().to_string() };
-            reader.read(&name, &text);
-        }
-        let listing = reader.finish().map_err(Failure::usage)?;
+        let listing = match &self.from_database {
+            Some(source) => {
+                let source = source.as_ref().map_or(dsn, SecretString::expose);
+                from_database::read(source, self.network, clock.now(), MAX_BYTES).await?
+            }
+            None => self.read_files(clock.now())?,
+        };
         for location in &listing.unfinished {
             stderr::line(format_args!(
                 "{location}: the list is incomplete (it has a next_page_token): list the keys with --all"
@@ -96,6 +111,16 @@ impl Adopt {
         report.print_differences();
         Output::new(self.format, false).print(&report.view(self.dry_run))?;
         Ok(if report.different.is_empty() { Outcome::Done } else { Outcome::PartialFailure })
+    }
+
+    fn read_files(&self, now: Timestamp) -> Result<Listing, Failure> {
+        let mut reader = Reader::new(self.network.unwrap_or(NetworkId::SINGLE), now);
+        for path in &self.files {
+            let text = input::read_file(path, MAX_BYTES)?;
+            let name = if path.as_os_str() == "-" { "stdin".into() } else { path.display().to_string() };
+            reader.read(&name, &text);
+        }
+        reader.finish().map_err(Failure::usage)
     }
 }
 

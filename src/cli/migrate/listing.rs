@@ -1,5 +1,5 @@
-//! Reads the output of the list commands and pages of the API back into keys. All of it must be
-//! valid, or none of it is used.
+//! Reads the output of the list commands, pages of the API and rows of tables back into keys. All
+//! of it must be valid, or none of it is used.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -21,10 +21,13 @@ const NEXT: &str = "next_page_token";
 /// Number of problems that are listed.
 const MAX_REPORTED: usize = 20;
 
-/// Position of a key in the files.
+/// Position of a key in the files or tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Location {
+    /// Name of the file or table.
     file: Arc<str>,
+    /// Id of the key whose row it is, in a table.
+    row: Option<Box<str>>,
     /// Number of the document in its file, from 1; none when it is the only one.
     document: Option<usize>,
     list: Option<List>,
@@ -42,6 +45,9 @@ enum List {
 impl fmt::Display for Location {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.file)?;
+        if let Some(row) = &self.row {
+            write!(out, ", key {row}")?;
+        }
         if let Some(document) = self.document {
             write!(out, ": document {document}")?;
         }
@@ -58,7 +64,7 @@ impl fmt::Display for Location {
     }
 }
 
-/// The keys of all files.
+/// The keys of all files or tables.
 #[derive(Debug)]
 pub(super) struct Listing {
     /// Each key once, with its first location.
@@ -69,7 +75,7 @@ pub(super) struct Listing {
     pub unfinished: Vec<String>,
 }
 
-/// Reads keys from files, and collects the problems found in them.
+/// Reads keys from files or tables, and collects the problems found in them.
 pub(super) struct Reader {
     network: NetworkId,
     now: Timestamp,
@@ -94,7 +100,7 @@ impl Reader {
 
     /// Reads a file: JSON lists of keys, pages of the API, or a sequence of keys.
     pub(super) fn read(&mut self, file: &str, text: &str) {
-        let at = |document| Location { file: file.into(), document, list: None, index: None };
+        let at = |document| Location { file: file.into(), row: None, document, list: None, index: None };
         let documents: Result<Vec<&RawValue>, _> =
             serde_json::Deserializer::from_str(text).into_iter().collect();
         let documents = match documents {
@@ -111,7 +117,7 @@ impl Reader {
         for (number, document) in (1..).zip(documents) {
             let location = at(is_numbered.then_some(number));
             match Document::parse(document) {
-                Ok(Document::Key(key)) => self.key(None, key, location),
+                Ok(Document::Key(key)) => self.key(None, key.get(), location),
                 Ok(Document::List(keys)) => self.keys(List::Bare, keys, &location),
                 Ok(Document::Page(page)) => {
                     let is_unfinished = page.next_page_token.is_some_and(|token| !token.is_empty());
@@ -128,6 +134,27 @@ impl Reader {
             }
         }
         self.listing.unfinished.extend(unfinished.into_iter().flatten());
+    }
+
+    /// Reads a row of a table: the key as the API would list it, or why it can't be.
+    pub(super) fn row(
+        &mut self,
+        table: &Arc<str>,
+        kind: KeyKind,
+        key_id: &str,
+        json: Result<String, String>,
+    ) {
+        let location = Location {
+            file: Arc::clone(table),
+            row: Some(key_id.into()),
+            document: None,
+            list: None,
+            index: None,
+        };
+        match json {
+            Ok(json) => self.key(Some(kind), &json, location),
+            Err(problem) => self.report(&location, problem),
+        }
     }
 
     /// Returns the keys that were read.
@@ -152,15 +179,15 @@ impl Reader {
             List::Bare => None,
         };
         for (index, key) in keys.into_iter().enumerate() {
-            self.key(kind, key, Location { list: Some(list), index: Some(index), ..location.clone() });
+            self.key(kind, key.get(), Location { list: Some(list), index: Some(index), ..location.clone() });
         }
     }
 
-    fn key(&mut self, kind: Option<KeyKind>, json: &RawValue, location: Location) {
-        if !json.get().starts_with('{') {
+    fn key(&mut self, kind: Option<KeyKind>, json: &str, location: Location) {
+        if !json.starts_with('{') {
             return self.report(&location, "must be a JSON object");
         }
-        let key = match listed_key(self.network, kind, json.get(), self.now) {
+        let key = match listed_key(self.network, kind, json, self.now) {
             Ok(key) => key,
             Err(error) => return self.report(&location, error),
         };

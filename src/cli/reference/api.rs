@@ -54,9 +54,9 @@ fn table(title: &str, rows: &[Row]) -> String {
         return String::new();
     }
     let mut text = format!("\n| {title} | type | meaning |\n|---|---|---|\n");
-    for Row { name, place, kind, meaning } in rows {
-        let place = place.as_ref().map(|place| format!(" ({place})")).unwrap_or_default();
-        text.push_str(&format!("| `{name}`{place} | {} | {} |\n", cell(kind), cell(meaning)));
+    for Row { name, location, kind, meaning } in rows {
+        let location = location.as_ref().map(|location| format!(" ({location})")).unwrap_or_default();
+        text.push_str(&format!("| `{name}`{location} | {} | {} |\n", cell(kind), cell(meaning)));
     }
     text
 }

@@ -5,7 +5,7 @@ use crate::doctor::accelerator::{CONDITION, is_accelerator, is_its_condition};
 use crate::doctor::connection_manager::ConnectionManager;
 use crate::doctor::findings::{Findings, Severity};
 use crate::doctor::http_filter::{ExtAuthz, HttpFilter};
-use crate::doctor::node::to_yaml;
+use crate::doctor::node::{Node, to_yaml};
 use crate::doctor::route_target::RouteTarget;
 
 /// Prefix of the context extensions that are for Talos.
@@ -34,6 +34,7 @@ pub(crate) fn examine(manager: &ConnectionManager<'_>, findings: &mut Findings) 
         check_policies(manager, check, findings);
     }
     check_opt_in(manager, module, findings);
+    check_settings(manager, module, findings);
     check_unchecked(manager, module, findings);
 }
 
@@ -110,16 +111,38 @@ fn check_unchecked(manager: &ConnectionManager<'_>, module: &HttpFilter<'_>, fin
     );
 }
 
-/// Returns true if the most specific settings of a route for the accelerator, which are the only
-/// ones that count, opt in.
-fn has_opted_in(target: &RouteTarget<'_>, module: &str) -> bool {
+/// Checks that no route has a policy that only the accelerator reads.
+fn check_settings(manager: &ConnectionManager<'_>, module: &HttpFilter<'_>, findings: &mut Findings) {
+    for target in &manager.targets {
+        let Some((config, json)) = route_json(target, module.name) else { continue };
+        if json["settings"].as_object().is_some_and(|settings| !settings.is_empty()) {
+            findings.add(
+                "accelerator-settings",
+                Severity::Error,
+                &config,
+                "only the accelerator reads these settings: the check decides about the keys that it doesn't know by \
+                 another policy",
+                "# remove \"settings\"\n# the policy as metadata of the route, which both see:\n\
+                 # metadata: { filter_metadata: { talos: { scopes: \"reports:read\" } } }\n\
+                 # and in the ext_authz filter:\n# route_metadata_context_namespaces: [talos]",
+            );
+        }
+    }
+}
+
+/// Returns the most specific settings of a route for the accelerator, which are the only ones that
+/// count, and the JSON in them.
+fn route_json<'a>(target: &RouteTarget<'a>, module: &str) -> Option<(Node<'a>, serde_json::Value)> {
     let mut levels = target.levels.iter();
-    let level = levels.find(|level| !level.get("typed_per_filter_config").entry(module).is_absent());
-    level.is_some_and(|level| {
-        let (_, settings) = per_route_config(level, module).get("filter_config").unwrap_typed();
-        let value = serde_json::from_str(settings.get("value").raw_text().unwrap_or_default());
-        value.is_ok_and(|value: serde_json::Value| value["accelerate"] == true)
-    })
+    let level = levels.find(|level| !level.get("typed_per_filter_config").entry(module).is_absent())?;
+    let (_, config) = per_route_config(level, module).get("filter_config").unwrap_typed();
+    let json = serde_json::from_str(config.get("value").raw_text().unwrap_or_default()).ok()?;
+    Some((config, json))
+}
+
+/// Returns true if a route has opted in.
+fn has_opted_in(target: &RouteTarget<'_>, module: &str) -> bool {
+    route_json(target, module).is_some_and(|(_, json)| json["accelerate"] == true)
 }
 
 /// Checks that some route has opted in.

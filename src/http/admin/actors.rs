@@ -4,7 +4,7 @@ use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 
-use super::extract::{AuditedCall, CustomMethodKey, KeyPath, QueryPairs};
+use super::extract::{AuditedCall, CustomMethodId, PathId, QueryPairs};
 use crate::error::ApiError;
 use crate::http::body;
 use crate::http::context::{Context, NetworkSettings};
@@ -19,7 +19,7 @@ use crate::settings::Settings;
 pub(crate) async fn get_actor(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
-    KeyPath(actor): KeyPath,
+    PathId(actor): PathId,
 ) -> Reply {
     let counted = context.service.get_actor(settings.network, &actor_id(&actor)?).await?;
     respond(&context, &settings, &counted)
@@ -28,7 +28,7 @@ pub(crate) async fn get_actor(
 pub(crate) async fn update_actor(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
-    KeyPath(actor): KeyPath,
+    PathId(actor): PathId,
     QueryPairs(query): QueryPairs,
     Extension(call): AuditedCall,
     request: Request,
@@ -45,7 +45,7 @@ pub(crate) async fn update_actor(
 pub(crate) async fn suspend_actor(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
-    CustomMethodKey(actor): CustomMethodKey,
+    CustomMethodId(actor): CustomMethodId,
     Extension(call): AuditedCall,
     request: Request,
 ) -> Reply {
@@ -59,7 +59,7 @@ pub(crate) async fn suspend_actor(
 pub(crate) async fn resume_actor(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
-    CustomMethodKey(actor): CustomMethodKey,
+    CustomMethodId(actor): CustomMethodId,
     Extension(call): AuditedCall,
     request: Request,
 ) -> Reply {

@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 
-use super::extract::{AuditedCall, CustomMethodKey, KeyPath, QueryPairs};
+use super::extract::{AuditedCall, CustomMethodId, PathId, QueryPairs};
 use crate::audit::Call;
 use crate::error::ApiError;
 use crate::http::body;
@@ -26,7 +26,7 @@ use crate::settings::Settings;
 pub(crate) async fn update_issued(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
-    KeyPath(id): KeyPath,
+    PathId(id): PathId,
     QueryPairs(query): QueryPairs,
     Extension(call): AuditedCall,
     request: Request,
@@ -37,7 +37,7 @@ pub(crate) async fn update_issued(
 pub(crate) async fn update_imported(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
-    KeyPath(id): KeyPath,
+    PathId(id): PathId,
     QueryPairs(query): QueryPairs,
     Extension(call): AuditedCall,
     request: Request,
@@ -82,7 +82,7 @@ fn unwrap(kind: KeyKind, text: &[u8]) -> Result<KeyBody, ApiError> {
 pub(crate) async fn revoke_issued(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
-    CustomMethodKey(id): CustomMethodKey,
+    CustomMethodId(id): CustomMethodId,
     Extension(call): AuditedCall,
     request: Request,
 ) -> Reply {
@@ -92,7 +92,7 @@ pub(crate) async fn revoke_issued(
 pub(crate) async fn revoke_imported(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
-    CustomMethodKey(id): CustomMethodKey,
+    CustomMethodId(id): CustomMethodId,
     Extension(call): AuditedCall,
     request: Request,
 ) -> Reply {
@@ -103,7 +103,7 @@ pub(crate) async fn revoke_imported(
 pub(crate) async fn revoke_any(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
-    CustomMethodKey(id): CustomMethodKey,
+    CustomMethodId(id): CustomMethodId,
     Extension(call): AuditedCall,
     request: Request,
 ) -> Reply {
@@ -129,7 +129,7 @@ async fn revoke(
 pub(crate) async fn rotate_issued(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
-    CustomMethodKey(id): CustomMethodKey,
+    CustomMethodId(id): CustomMethodId,
     Extension(call): AuditedCall,
     request: Request,
 ) -> Reply {
@@ -149,7 +149,7 @@ pub(crate) async fn rotate_issued(
 pub(crate) async fn delete_imported(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
-    KeyPath(id): KeyPath,
+    PathId(id): PathId,
     Extension(call): AuditedCall,
 ) -> Reply {
     delete(&context, &settings, KeyKind::Imported, &id, &call).await
@@ -158,7 +158,7 @@ pub(crate) async fn delete_imported(
 pub(crate) async fn delete_issued(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
-    KeyPath(id): KeyPath,
+    PathId(id): PathId,
     Extension(call): AuditedCall,
 ) -> Reply {
     delete(&context, &settings, KeyKind::Issued, &id, &call).await
@@ -172,7 +172,7 @@ async fn delete(context: &Context, settings: &Settings, kind: KeyKind, id: &str,
 pub(crate) async fn delete_actor(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
-    KeyPath(actor): KeyPath,
+    PathId(actor): PathId,
     QueryPairs(query): QueryPairs,
     Extension(call): AuditedCall,
 ) -> Reply {

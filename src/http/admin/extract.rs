@@ -16,10 +16,10 @@ use crate::secret::SecretString;
 /// Extractor of the audited call.
 pub(crate) type AuditedCall = Extension<Arc<Call>>;
 
-/// Extractor of a key id: the last segment of the path. Not found unless it is UTF-8.
-pub(crate) struct KeyPath(pub String);
+/// Extractor of an id: the last segment of the path. Not found unless it is UTF-8.
+pub(crate) struct PathId(pub String);
 
-impl<S: Send + Sync> FromRequestParts<S> for KeyPath {
+impl<S: Send + Sync> FromRequestParts<S> for PathId {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
@@ -28,14 +28,14 @@ impl<S: Send + Sync> FromRequestParts<S> for KeyPath {
     }
 }
 
-/// Extractor of the key id of a custom method: the last segment of the path, without the method.
-pub(crate) struct CustomMethodKey(pub String);
+/// Extractor of the id of a custom method: the last segment of the path, without the method.
+pub(crate) struct CustomMethodId(pub String);
 
-impl<S: Send + Sync> FromRequestParts<S> for CustomMethodKey {
+impl<S: Send + Sync> FromRequestParts<S> for CustomMethodId {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let KeyPath(segment) = KeyPath::from_request_parts(parts, state).await?;
+        let PathId(segment) = PathId::from_request_parts(parts, state).await?;
         let (id, _) = segment.rsplit_once(':').ok_or_else(no_such_resource)?;
         Ok(Self(id.to_owned()))
     }

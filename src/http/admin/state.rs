@@ -4,12 +4,13 @@ use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 
-use super::extract::{AuditedCall, CustomMethodKey};
+use super::extract::{AuditedCall, CustomMethodId};
 use crate::audit::Call;
 use crate::error::ApiError;
 use crate::http::body;
 use crate::http::context::{Context, NetworkSettings};
 use crate::http::epoch::with_epoch;
+use crate::http::notice::warnings;
 use crate::http::reply::{Reply, ok};
 use crate::http::wire::{EmptyBody, KeyOut, SuspendBody};
 use crate::key::{Key, KeyKind};
@@ -19,7 +20,7 @@ use crate::settings::Settings;
 pub(crate) async fn suspend_issued(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
-    CustomMethodKey(id): CustomMethodKey,
+    CustomMethodId(id): CustomMethodId,
     Extension(call): AuditedCall,
     request: Request,
 ) -> Reply {
@@ -29,7 +30,7 @@ pub(crate) async fn suspend_issued(
 pub(crate) async fn suspend_imported(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
-    CustomMethodKey(id): CustomMethodKey,
+    CustomMethodId(id): CustomMethodId,
     Extension(call): AuditedCall,
     request: Request,
 ) -> Reply {
@@ -47,13 +48,13 @@ async fn suspend(
     let body: SuspendBody = body::read(request, body::ADMIN_LIMIT).await?;
     let request = SuspendRequest::try_from(body)?;
     let changed = context.service.suspend(settings.network, kind, id, request, call).await;
-    changed_key(context, changed)
+    changed_key(context, settings, changed)
 }
 
 pub(crate) async fn resume_issued(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
-    CustomMethodKey(id): CustomMethodKey,
+    CustomMethodId(id): CustomMethodId,
     Extension(call): AuditedCall,
     request: Request,
 ) -> Reply {
@@ -63,7 +64,7 @@ pub(crate) async fn resume_issued(
 pub(crate) async fn resume_imported(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
-    CustomMethodKey(id): CustomMethodKey,
+    CustomMethodId(id): CustomMethodId,
     Extension(call): AuditedCall,
     request: Request,
 ) -> Reply {
@@ -80,24 +81,28 @@ async fn resume(
 ) -> Reply {
     let EmptyBody {} = body::read(request, body::ADMIN_LIMIT).await?;
     let changed = context.service.resume(settings.network, kind, id, call).await;
-    changed_key(context, changed)
+    changed_key(context, settings, changed)
 }
 
 pub(crate) async fn finish(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
-    CustomMethodKey(id): CustomMethodKey,
+    CustomMethodId(id): CustomMethodId,
     Extension(call): AuditedCall,
     request: Request,
 ) -> Reply {
     let EmptyBody {} = body::read(request, body::ADMIN_LIMIT).await?;
     let changed = context.service.finish(settings.network, &id, &call).await;
-    changed_key(&context, changed)
+    changed_key(&context, &settings, changed)
 }
 
 /// Returns the response with a key after its change.
-fn changed_key(context: &Context, changed: Result<Acknowledged<Key>, ApiError>) -> Reply {
+fn changed_key(
+    context: &Context,
+    settings: &Settings,
+    changed: Result<Acknowledged<Key>, ApiError>,
+) -> Reply {
     let Acknowledged { value: key, epoch } = changed?;
-    let response = ok(StatusCode::OK, &KeyOut::new(&key, context.service.clock.now()))?;
-    Ok(with_epoch(response, epoch))
+    let out = KeyOut::new(&key, context.service.clock.now()).with_warnings(warnings(settings, &key));
+    Ok(with_epoch(ok(StatusCode::OK, &out)?, epoch))
 }

@@ -15,7 +15,7 @@ use crate::http::audit::origin;
 use crate::http::body;
 use crate::http::context::{Context, NetworkSettings};
 use crate::http::epoch::min_epoch;
-use crate::http::notice::not_enforced;
+use crate::http::notice::{limit_warning, not_enforced, to_header};
 use crate::http::reply::{Reply, ok};
 use crate::http::wire::{BatchVerifyBody, BatchVerifyOut, MAX_BATCH_VERIFY, VerifyBody, VerifyOut};
 use crate::key::{CreditBalance, Key, SpentCredits};
@@ -51,7 +51,7 @@ pub(crate) async fn verify(
     let now = context.service.clock.now();
     let mut response = ok(StatusCode::OK, &verified.out(settings.issuer(), now))?;
     set_cache_header(&mut response, verified.verification.cache);
-    set_rate_headers(&mut response, &verified);
+    set_rate_headers(&mut response, &settings, &verified);
     Ok(response)
 }
 
@@ -194,14 +194,16 @@ fn cost(query: &[(String, String)]) -> Result<u32, ApiError> {
     Ok(cost)
 }
 
-/// Adds headers with the key's rate policies and, if uses are counted, its remaining quota.
-fn set_rate_headers(response: &mut Response, verified: &Verified) {
+/// Adds headers with the key's rate policies, a warning of those that aren't enforced and, if uses
+/// are counted, its remaining quota.
+fn set_rate_headers(response: &mut Response, settings: &Settings, verified: &Verified) {
     let Verified { verification, charge, spent, .. } = verified;
     let key = verification.key();
     let policy = key.and_then(|key| key.rate_policy);
     let values = [
         ("ratelimit-policy", key.and_then(Key::rate_policy_header)),
         ("warning", policy.and_then(not_enforced)),
+        ("warning", key.and_then(|key| limit_warning(settings, key)).map(to_header)),
         ("ratelimit", charge.map(|charge| charge.header())),
         (
             "retry-after",
@@ -213,7 +215,7 @@ fn set_rate_headers(response: &mut Response, verified: &Verified) {
     ];
     for (name, value) in values {
         if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
-            response.headers_mut().insert(name, value);
+            response.headers_mut().append(name, value);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use schemars::json_schema;
 
-use super::operation::{Access, Answer, Operation, Parameter, Place, Tag, Verb, of};
+use super::operation::{Access, Answer, Operation, Parameter, ParameterLocation, Tag, Verb, of};
 use super::operations::{EPOCH, KEY_ID};
 use crate::caller::Role;
 use crate::http::wire::ErasedActorOut;
@@ -33,13 +33,13 @@ pub(crate) const DELETE_ACTOR: Operation = Operation {
     parameters: &[
         Parameter {
             name: "actor_id",
-            place: Place::Path,
+            location: ParameterLocation::Path,
             description: "The actor, percent-encoded.",
             schema: of::<String>,
         },
         Parameter {
             name: "force",
-            place: Place::Query,
+            location: ParameterLocation::Query,
             description: "`true` deletes active keys, too. Without it, an actor that has one is a 409.",
             schema: |_| json_schema!({ "type": "boolean" }),
         },

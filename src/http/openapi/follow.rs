@@ -2,7 +2,7 @@
 
 use schemars::json_schema;
 
-use super::operation::{Access, Answer, Header, Operation, Parameter, Place, Tag, Verb, of};
+use super::operation::{Access, Answer, Header, Operation, Parameter, ParameterLocation, Tag, Verb, of};
 use super::operations::EPOCH;
 use crate::caller::Role;
 use crate::http::wire::{EventsOut, ExplainBody, ExplainOut, WhoamiOut};
@@ -74,49 +74,49 @@ const NEXT: Header =
 
 const AFTER: Parameter = Parameter {
     name: "after",
-    place: Place::Query,
+    location: ParameterLocation::Query,
     description: "Place to begin after: the `next` of an answer, the id of an event, or the number of an epoch, which says nothing of a rewritten log. `now` is the end of the log, `oldest` (the default) its beginning.",
     schema: of::<String>,
 };
 
 const SINCE: Parameter = Parameter {
     name: "since",
-    place: Place::Query,
+    location: ParameterLocation::Query,
     description: "Instead of `after`: begin with the first change that isn't older.",
     schema: |_| json_schema!({ "type": "string", "format": "date-time" }),
 };
 
 const WAIT: Parameter = Parameter {
     name: "wait",
-    place: Place::Query,
+    location: ParameterLocation::Query,
     description: "Time to wait for the first event, such as 30s; more than 30s means 30s. By default nothing is waited for.",
     schema: of::<String>,
 };
 
 const TYPE: Parameter = Parameter {
     name: "type",
-    place: Place::Query,
+    location: ParameterLocation::Query,
     description: "Only events of these types, separated by commas. A page may have none although more follow: go on from `next`.",
     schema: of::<String>,
 };
 
 const KEY_ID: Parameter = Parameter {
     name: "key_id",
-    place: Place::Query,
+    location: ParameterLocation::Query,
     description: "Only events of this key, and of the one that it replaces.",
     schema: of::<String>,
 };
 
 const ACTOR_ID: Parameter = Parameter {
     name: "actor_id",
-    place: Place::Query,
+    location: ParameterLocation::Query,
     description: "Only events of this actor and its keys.",
     schema: of::<String>,
 };
 
 const PAGE_SIZE: Parameter = Parameter {
     name: "page_size",
-    place: Place::Query,
+    location: ParameterLocation::Query,
     description: "Maximum number of events: 0 means 100, more than 1000 means 1000. A page also ends at about 1 MB.",
     schema: |_| json_schema!({ "type": "integer", "format": "int32", "minimum": 0 }),
 };

@@ -2,44 +2,44 @@
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use super::operation::{Parameter, Place, of};
+use super::operation::{Parameter, ParameterLocation, of};
 use crate::service::{DEFAULT_PAGE, MAX_FILTER, MAX_PAGE};
 
 /// Parameters of a list of keys.
 pub(super) const LISTING: &[Parameter] = &[
     Parameter {
         name: "page_size",
-        place: Place::Query,
+        location: ParameterLocation::Query,
         description: "Maximum number of keys on the page. Larger numbers mean the largest page. A page may have fewer keys, even none, though more follow: the list ends where `next_page_token` is empty.",
         schema: page_size,
     },
     Parameter {
         name: "page_token",
-        place: Place::Query,
+        location: ParameterLocation::Query,
         description: "The `next_page_token` of the previous page, with the same `filter`, `query` and `order_by`.",
         schema: of::<String>,
     },
     Parameter {
         name: "filter",
-        place: Place::Query,
+        location: ParameterLocation::Query,
         description: "Filter (AIP-160), of comparisons joined by AND: `actor_id = \"…\"`, `status = KEY_STATUS_…`, `secret_id = current` (or `retired`, `unknown`, an id), `key_prefix = …`, `name = \"…\"` (with `*` at the end for all names that begin so), `scopes:\"…\"`, `metadata.team = \"…\"`, and `create_time`, `expire_time` and `last_used_time` with `<`, `<=`, `>` or `>=` and a time, the last two with `= never`, too.",
         schema: |_| json_schema!({ "type": "string", "maxLength": MAX_FILTER }),
     },
     Parameter {
         name: "query",
-        place: Place::Query,
+        location: ParameterLocation::Query,
         description: "Only keys whose name, actor, id or a value of whose metadata begins with this text. The case of the letters A to Z doesn't count.",
         schema: |_| json_schema!({ "type": "string", "maxLength": 255 }),
     },
     Parameter {
         name: "order_by",
-        place: Place::Query,
+        location: ParameterLocation::Query,
         description: "Order of the keys (AIP-132), by creation, expiry or last use; with `desc`, the latest first. Keys that never expire count as the latest, keys that were never used as the earliest. The default is the oldest first.",
         schema: order_by,
     },
     Parameter {
         name: "total",
-        place: Place::Query,
+        location: ParameterLocation::Query,
         description: "`true` counts the keys of the list as well, as `total_size`, if that is cheap.",
         schema: of::<bool>,
     },

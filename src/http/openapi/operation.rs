@@ -113,7 +113,7 @@ impl Tag {
 
 /// Location of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum ParameterLocation {
     /// Path.
     Path,
     /// Query.
@@ -128,7 +128,7 @@ pub(crate) struct Parameter {
     /// Name.
     pub name: &'static str,
     /// Location.
-    pub place: Place,
+    pub location: ParameterLocation,
     /// Description.
     pub description: &'static str,
     /// Schema.

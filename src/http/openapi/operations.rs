@@ -4,7 +4,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 
 use super::components::{GetJwksResponse, Health, Revocation, SelfRevokeApiKeyResponse, Updated, any_object};
 use super::listing::LISTING;
-use super::operation::{Access, Answer, Header, Operation, Parameter, Place, Tag, Verb, of};
+use super::operation::{Access, Answer, Header, Operation, Parameter, ParameterLocation, Tag, Verb, of};
 use crate::caller::Role;
 use crate::http::wire::{
     BatchImportBody, BatchImportOut, BatchVerifyBody, BatchVerifyOut, DeriveBody, DeriveOut, ImportBody,
@@ -413,12 +413,16 @@ pub(crate) const DESCRIPTION: Operation = Operation {
     answer: Answer { status: "200", description: "The description.", schema: Some(any_object), headers: &[] },
 };
 
-pub(super) const KEY_ID: Parameter =
-    Parameter { name: "key_id", place: Place::Path, description: "Id of the key.", schema: of::<String> };
+pub(super) const KEY_ID: Parameter = Parameter {
+    name: "key_id",
+    location: ParameterLocation::Path,
+    description: "Id of the key.",
+    schema: of::<String>,
+};
 
 const UPDATE_MASK: Parameter = Parameter {
     name: "update_mask",
-    place: Place::Query,
+    location: ParameterLocation::Query,
     description: "Fields to update, separated by commas: name, scopes, metadata, ip_restriction, rate_limit_policy; or * for all of these. Besides, role sets the scopes of a named set, and one of expire_time and ttl moves the end of the key, within the limits for new keys, and credits sets those of the key.",
     schema: |_| json_schema!({ "type": "string", "maxLength": MAX_MASK }),
 };
@@ -426,19 +430,19 @@ const UPDATE_MASK: Parameter = Parameter {
 const FRESHNESS: &[Parameter] = &[
     Parameter {
         name: "Cache-Control",
-        place: Place::Header,
+        location: ParameterLocation::Header,
         description: "`no-cache` reads the database instead of the cache. `no-store` doesn't write the cache either.",
         schema: of::<String>,
     },
     Parameter {
         name: "Pragma",
-        place: Place::Header,
+        location: ParameterLocation::Header,
         description: "`no-cache` is the same as in Cache-Control.",
         schema: of::<String>,
     },
     Parameter {
         name: "charge",
-        place: Place::Query,
+        location: ParameterLocation::Query,
         description: "`false` leaves the rate limits and the credits of the key as they are. The default is `true`.",
         schema: of::<bool>,
     },

@@ -30,7 +30,7 @@ pub(crate) struct OperationOutline {
     pub(crate) description: String,
     /// Role that callers need. None: anyone may call it, on the public plane, too.
     pub(crate) role: Option<String>,
-    /// Parameters, each with its place in parentheses.
+    /// Parameters, each with its location in parentheses.
     pub(crate) parameters: Vec<Row>,
     /// Members of the body.
     pub(crate) members: Vec<Row>,
@@ -70,8 +70,8 @@ pub(crate) struct TypeOutline {
 pub(crate) struct Row {
     /// Name.
     pub(crate) name: String,
-    /// Place of a parameter.
-    pub(crate) place: Option<String>,
+    /// Location of a parameter.
+    pub(crate) location: Option<String>,
     /// Type.
     pub(crate) kind: String,
     /// Description.
@@ -126,7 +126,7 @@ fn outline(document: &Value, path: &str, verb: &str, operation: &Value) -> Opera
         role: operation["x-talos-role"].as_str().map(str::to_owned),
         parameters: parameters
             .map(|parameter| Row {
-                place: Some(words(&parameter["in"])),
+                location: Some(words(&parameter["in"])),
                 ..row(document, &words(&parameter["name"]), parameter)
             })
             .collect(),
@@ -140,7 +140,7 @@ fn outline(document: &Value, path: &str, verb: &str, operation: &Value) -> Opera
 fn row(document: &Value, name: &str, described: &Value) -> Row {
     Row {
         name: name.to_owned(),
-        place: None,
+        location: None,
         kind: kind(document, &described["schema"]),
         meaning: words(&described["description"]),
     }
@@ -151,7 +151,7 @@ fn members(document: &Value, schema: &Value) -> Vec<Row> {
     let schema = resolved(document, schema);
     let rows = entries(&schema["properties"]).map(|(name, property)| Row {
         name: name.clone(),
-        place: None,
+        location: None,
         kind: kind(document, property),
         meaning: words(&property["description"]),
     });

@@ -182,12 +182,13 @@ impl Writer<'_> {
         }
         add(text, format_args!("<table>\n<tr><th>{title}</th><th>Type</th><th>Meaning</th></tr>\n"));
         for row in rows {
-            let place = row.place.as_ref().map(|place| format!(" ({})", escape(place))).unwrap_or_default();
+            let location =
+                row.location.as_ref().map(|location| format!(" ({})", escape(location))).unwrap_or_default();
             let (name, kind, meaning) = (escape(&row.name), self.prose(&row.kind), self.prose(&row.meaning));
             add(
                 text,
                 format_args!(
-                    "<tr><td><code>{name}</code>{place}</td><td>{kind}</td><td>{meaning}</td></tr>\n"
+                    "<tr><td><code>{name}</code>{location}</td><td>{kind}</td><td>{meaning}</td></tr>\n"
                 ),
             );
         }

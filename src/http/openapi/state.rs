@@ -2,14 +2,14 @@
 
 use schemars::json_schema;
 
-use super::operation::{Access, Answer, Operation, Parameter, Place, Tag, Verb, of};
+use super::operation::{Access, Answer, Operation, Parameter, ParameterLocation, Tag, Verb, of};
 use super::operations::{EPOCH, KEY_ID, WARNING};
 use crate::caller::Role;
 use crate::http::wire::{ActorBody, ActorOut, EmptyBody, ImportedKey, KeyOut, MAX_MASK, SuspendBody};
 
 const ACTOR_ID: Parameter = Parameter {
     name: "actor_id",
-    place: Place::Path,
+    location: ParameterLocation::Path,
     description: "The actor, percent-encoded.",
     schema: of::<String>,
 };
@@ -113,7 +113,7 @@ pub(crate) const UPDATE_ACTOR: Operation = Operation {
         ACTOR_ID,
         Parameter {
             name: "update_mask",
-            place: Place::Query,
+            location: ParameterLocation::Query,
             description: "Fields to update, separated by commas: display_name, metadata, rate_limit_policies; or * for all.",
             schema: |_| json_schema!({ "type": "string", "maxLength": MAX_MASK }),
         },

@@ -2,7 +2,7 @@
 
 use schemars::json_schema;
 
-use super::operation::{Access, Answer, Operation, Parameter, Place, Tag, Verb, of};
+use super::operation::{Access, Answer, Operation, Parameter, ParameterLocation, Tag, Verb, of};
 use super::operations::SELF_USAGE_PATH;
 use crate::caller::Role;
 use crate::http::wire::{SelfUsageOut, UsageOut};
@@ -48,49 +48,49 @@ pub(crate) const SELF_USAGE: Operation = Operation {
 
 const AUTHORIZATION: Parameter = Parameter {
     name: "Authorization",
-    place: Place::Header,
+    location: ParameterLocation::Header,
     description: "`Bearer` and the key.",
     schema: of::<String>,
 };
 
 const FILTER: Parameter = Parameter {
     name: "filter",
-    place: Place::Query,
+    location: ParameterLocation::Query,
     description: "Filter (AIP-160): `key_id = …`, `actor_id = \"…\"`, `route = …`, `outcome = allow` (or a reason of refusals), or several of them joined by AND.",
     schema: |_| json_schema!({ "type": "string", "maxLength": MAX_USAGE_FILTER }),
 };
 
 const GROUP_BY: Parameter = Parameter {
     name: "group_by",
-    place: Place::Query,
+    location: ParameterLocation::Query,
     description: "What to group by, separated by commas: day or hour (UTC), outcome, route, key, actor. Without it there is one number.",
     schema: of::<String>,
 };
 
 const START_TIME: Parameter = Parameter {
     name: "start_time",
-    place: Place::Query,
+    location: ParameterLocation::Query,
     description: "Start; its whole hour counts. By default seven days before the end.",
     schema: |_| json_schema!({ "type": "string", "format": "date-time" }),
 };
 
 const END_TIME: Parameter = Parameter {
     name: "end_time",
-    place: Place::Query,
+    location: ParameterLocation::Query,
     description: "End: hours that begin before it count. By default now.",
     schema: |_| json_schema!({ "type": "string", "format": "date-time" }),
 };
 
 const PAGE_SIZE: Parameter = Parameter {
     name: "page_size",
-    place: Place::Query,
+    location: ParameterLocation::Query,
     description: "Maximum number of rows on the page: 0 means 100, more than 1000 means 1000.",
     schema: |_| json_schema!({ "type": "integer", "format": "int32", "minimum": 0 }),
 };
 
 const PAGE_TOKEN: Parameter = Parameter {
     name: "page_token",
-    place: Place::Query,
+    location: ParameterLocation::Query,
     description: "The `next_page_token` of the previous page.",
     schema: of::<String>,
 };

@@ -37,9 +37,10 @@ pub struct UsageRequest {
     pub filter: String,
     /// Attributes by which Checks are grouped.
     pub groups: Vec<UsageGroup>,
-    /// Start; the beginning of its hour counts. By default seven days before the end.
+    /// Start; the beginning of its hour counts, or that of its day, once hours are added up by day.
+    /// By default seven days before the end.
     pub start: Option<Timestamp>,
-    /// End; hours that begin before it count. By default now.
+    /// End; hours, or later days, that begin before it count. By default now.
     pub end: Option<Timestamp>,
     /// Sums of a page. 0 means 100; more than 1000 is cut to that.
     pub page_size: u32,
@@ -61,9 +62,9 @@ pub struct KeyUsage {
 /// A report.
 #[derive(Debug)]
 pub struct UsageReport {
-    /// Start of the first hour.
+    /// Start of the first hour or day that is counted.
     pub start: Timestamp,
-    /// End.
+    /// End of what is counted: hours that begin before it are.
     pub end: Timestamp,
     /// The sums.
     pub sums: Vec<UsageSum>,
@@ -169,13 +170,15 @@ impl Service {
         };
         let UsageFilter { key, actor, route, outcome } = filter;
         let (network, groups) = (settings.network, request.groups);
+        let asked_end = end;
+        let (start, end) = self.store.counted_time(network, start, end).await.map_err(unavailable)?;
         let query = UsageQuery { network, start, end, key, actor, route, outcome, groups, size, offset };
         let (sums, has_more) = self.store.sum_usage(query).await.map_err(unavailable)?;
         let uses = self.uses_of(network, &sums).await?;
         let next = offset + size;
         let next_page_token = match has_more && next < MAX_SUMS {
             true => {
-                let cursor = Cursor { created: end, key_id: next.to_string() };
+                let cursor = Cursor { created: asked_end, key_id: next.to_string() };
                 page_token::seal(&settings.secrets, &self.rng, network, &described, &cursor)
             }
             false => String::new(),

@@ -258,13 +258,33 @@ impl UsageRows {
     /// Takes away the rows of a deleted key. Its Checks stay counted, without the key.
     pub(super) fn erase(&mut self, (network, id): (NetworkId, KeyId)) {
         self.uses.remove(&(network, id));
-        let is_of_it = |key: &CheckKey| key.network == network && key.key == CountedKey::Key(id);
-        let erased: Vec<CheckKey> = self.rows.keys().copied().filter(is_of_it).collect();
-        for key in erased {
-            if let Some(row) = self.rows.remove(&key) {
-                self.add(CheckKey { key: CountedKey::None, ..key }, row.count);
+        for (key, row) in self.remove_rows(network, id) {
+            self.add(CheckKey { key: CountedKey::None, ..key }, row.count);
+        }
+    }
+
+    /// Counts what isn't written of a key under its current id: an imported hash has another one
+    /// once its key was used. What is written stays in the database under the earlier id.
+    pub(super) fn rename(&mut self, (network, id): (NetworkId, KeyId), current: KeyId) {
+        if let Some(used) = self.uses.remove(&(network, id)) {
+            let mut merged = self.uses.get(&(network, current)).copied().unwrap_or(used);
+            if used.last > merged.last {
+                merged = UseState { last: used.last, address: used.address.or(merged.address), ..merged };
+            }
+            let first = merged.first.min(used.first);
+            self.uses.insert((network, current), UseState { first, written: None, ..merged });
+        }
+        for (key, row) in self.remove_rows(network, id) {
+            if row.count > row.written {
+                self.add(CheckKey { key: CountedKey::Key(current), ..key }, row.count - row.written);
             }
         }
+    }
+
+    fn remove_rows(&mut self, network: NetworkId, id: KeyId) -> Vec<(CheckKey, UsageRowState)> {
+        let is_of_it = |key: &CheckKey| key.network == network && key.key == CountedKey::Key(id);
+        let found: Vec<CheckKey> = self.rows.keys().copied().filter(is_of_it).collect();
+        found.into_iter().filter_map(|key| Some((key, self.rows.remove(&key)?))).collect()
     }
 
     /// Drops what is written of hours before `before`, and uses that are written.

@@ -13,12 +13,10 @@ use super::counter::UsageCounter;
 use super::rows::{CheckKey, CheckTable, CountedKey, UsageRows, UseState};
 use crate::clock::Clock;
 use crate::key::{KeyId, NetworkId};
-use crate::store::{KeyUse, Store, StoreError, UsageRow};
+use crate::store::{KeyUse, Store, StoreError, USAGE_BATCH, UsageRow};
 
 /// Tables that may wait to be added up.
 const MAX_WAITING_TABLES: usize = 32;
-/// Rows of one transaction.
-const BATCH_ROWS: usize = 400;
 /// Precision of the last use of a key; at the end of the process it is exact.
 const USE_PRECISION: Duration = Duration::from_secs(60);
 /// Time after the end of an hour for which its rows stay in memory.
@@ -61,7 +59,7 @@ struct Writing {
     rows: UsageRows,
 }
 
-/// Rows of one transaction.
+/// Rows and uses of one transaction.
 type Batch = (Vec<(CheckKey, u64)>, Vec<((NetworkId, KeyId), UseState)>);
 
 impl UsageWriter {
@@ -129,9 +127,7 @@ impl Writing {
     async fn flush(&mut self, precision: Duration) {
         let began = self.clock.boot_now().as_micros().max(1);
         let (rows, uses) = (self.rows.unwritten(), self.rows.unwritten_uses(precision));
-        let batches = rows.len().div_ceil(BATCH_ROWS).max(uses.len().div_ceil(BATCH_ROWS));
-        for number in 0..batches {
-            let batch = (part(&rows, number), part(&uses, number));
+        for batch in batches(&rows, &uses) {
             if let Err(error) = self.save(batch).await {
                 self.counter.readings.failures.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(%error, rows = rows.len(), "usage could not be written; trying again");
@@ -180,19 +176,56 @@ impl Writing {
                 Some(table) = self.queue.recv() => self.merge(table),
             }
         };
+        // These weren't written, so they come first.
+        for (key, current) in gone {
+            match current {
+                Some(current) => self.rows.rename(key, current),
+                None => self.rows.erase(key),
+            }
+        }
         for (key, count) in &rows {
             self.rows.set_written(key, *count);
         }
         for (key, used) in &uses {
             self.rows.set_use_written(key, used.last);
         }
-        for key in gone {
-            self.rows.erase(key);
-        }
         Ok(())
     }
 }
 
+/// Splits what is to be written into batches, each for one call of [`Store::save_usage`].
+fn batches(rows: &[(CheckKey, u64)], uses: &[((NetworkId, KeyId), UseState)]) -> impl Iterator<Item = Batch> {
+    let count = rows.len().max(uses.len()).div_ceil(USAGE_BATCH);
+    (0..count).map(move |number| (part(rows, number), part(uses, number)))
+}
+
 fn part<T: Clone>(all: &[T], number: usize) -> Vec<T> {
-    all.chunks(BATCH_ROWS).nth(number).map(<[T]>::to_vec).unwrap_or_default()
+    all.chunks(USAGE_BATCH).nth(number).map(<[T]>::to_vec).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::settings::policy::RouteName;
+
+    /// The rows of keys stay locked while a batch is written, also those that a change waits for.
+    #[test]
+    fn a_batch_is_no_more_than_a_statement_for_rows_and_one_for_uses() {
+        let now = Timestamp::from_secs(1_800_000_000);
+        let key = |number: u128| (NetworkId::SINGLE, KeyId::Issued(Uuid::from_u128(number)));
+        let row = |number: u128| {
+            let (network, id) = key(number);
+            let (key, route) = (CountedKey::Key(id), RouteName::default());
+            (CheckKey { network, key, route, outcome: "allow", hour: now }, 1)
+        };
+        let used = |number| (key(number), UseState { first: now, last: now, address: None, written: None });
+        let (rows, uses): (Vec<_>, Vec<_>) = ((0..250).map(row).collect(), (0..90).map(used).collect());
+        let batches: Vec<_> = batches(&rows, &uses).collect();
+        assert!(batches.iter().all(|(rows, uses)| rows.len() <= USAGE_BATCH && uses.len() <= USAGE_BATCH));
+        assert_eq!(batches.iter().flat_map(|(rows, _)| rows.clone()).collect::<Vec<_>>(), rows);
+        let written: Vec<_> = batches.iter().flat_map(|(_, uses)| uses.iter().map(|(key, _)| *key)).collect();
+        let all: Vec<_> = uses.iter().map(|(key, _)| *key).collect();
+        assert_eq!(written, all);
+    }
 }

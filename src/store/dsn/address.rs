@@ -17,7 +17,7 @@ pub(super) struct Address<'a> {
     /// Password, percent-encoded.
     password: Option<String>,
     /// Host, in brackets if it is an IPv6 address; empty for the driver's default.
-    host: &'a str,
+    pub host: &'a str,
     port: Option<u16>,
     /// Unix socket in Go's form.
     pub socket: Option<&'a str>,

@@ -137,11 +137,10 @@ fn postgres(dsn: &mut Dsn, name: &str, value: &str) -> PassedOn {
             Err(refused(name, "must not ask for follower reads: followers lag behind revocations"))
         }
         "sslmode" => match value {
-            "disable" | "allow" | "prefer" | "require" | "verify-ca" | "verify-full" => passed(name, value),
-            _ => Err(refused(name, "must be disable, allow, prefer, require, verify-ca or verify-full")),
+            "disable" | "prefer" | "require" | "verify-ca" | "verify-full" => passed(name, value),
+            "allow" => Err(refused(name, "can't be allow: write prefer, which tries TLS first")),
+            _ => Err(refused(name, "must be disable, prefer, require, verify-ca or verify-full")),
         },
-        // The roots that are compiled in, as without the parameter.
-        "sslrootcert" if value == "system" => Ok(None),
         "host" if value.contains(',') => Err(refused(name, "must name one host, the primary's")),
         "port" if value.parse::<u16>().is_err() => Err(refused(name, "must be a number from 1 to 65535")),
         "hostaddr" if value.parse::<std::net::IpAddr>().is_err() => {

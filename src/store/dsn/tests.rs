@@ -65,8 +65,36 @@ const UNDERSTOOD: &[(&str, Dialect, &str)] = &[
     (
         "postgres://h/d?sslrootcert=system&sslmode=verify-full",
         Dialect::Postgres,
-        "postgres://h/d?sslmode=verify-full",
+        "postgres://h/d?sslmode=verify-full#system_roots",
     ),
+    (
+        "postgres://h/d?sslrootcert=system&connect_timeout=5",
+        Dialect::Postgres,
+        "postgres://h/d?sslmode=verify-full#system_roots&connect_timeout_ms=5000",
+    ),
+    // A CA that is named is used, as libpq does with `require`.
+    (
+        "postgres://h/d?sslmode=require&sslrootcert=/ca.pem",
+        Dialect::Postgres,
+        "postgres://h/d?sslrootcert=/ca.pem&sslmode=verify-ca",
+    ),
+    (
+        "postgres://h/d?sslrootcert=/ca.pem",
+        Dialect::Postgres,
+        "postgres://h/d?sslrootcert=/ca.pem&sslmode=verify-ca",
+    ),
+    // There is no TLS on a Unix socket.
+    (
+        "postgres:///d?host=/run/postgresql&sslmode=require",
+        Dialect::Postgres,
+        "postgres:///d?host=/run/postgresql&sslmode=disable",
+    ),
+    (
+        "postgres://u@%2Frun%2Fpostgresql/d?sslmode=verify-full&sslrootcert=/ca.pem",
+        Dialect::Postgres,
+        "postgres://u@%2Frun%2Fpostgresql/d?sslmode=disable",
+    ),
+    ("postgres://h/d?hostaddr=10.0.0.5", Dialect::Postgres, "postgres://h/d?hostaddr=10.0.0.5"),
     (
         "postgres://h/d?gssencmode=disable&client_encoding=UTF8&TimeZone=UTC",
         Dialect::Postgres,
@@ -112,6 +140,17 @@ const UNDERSTOOD: &[(&str, Dialect, &str)] = &[
         Dialect::MySql,
         "mysql://u:p@h/d?ssl-mode=VERIFY_CA&ssl-ca=/ca.pem",
     ),
+    ("mysql://u:p@h/d?ssl-ca=/ca.pem", Dialect::MySql, "mysql://u:p@h/d?ssl-ca=/ca.pem&ssl-mode=VERIFY_CA"),
+    (
+        "mysql://u:p@h/d?sslmode=require&ssl-ca=/ca.pem",
+        Dialect::MySql,
+        "mysql://u:p@h/d?ssl-ca=/ca.pem&ssl-mode=VERIFY_CA",
+    ),
+    (
+        "mysql://u:p@h/d?ssl-mode=disabled&ssl-ca=/ca.pem",
+        Dialect::MySql,
+        "mysql://u:p@h/d?ssl-mode=DISABLED&ssl-ca=/ca.pem",
+    ),
 ];
 
 /// Connection strings that are refused, and the start of what is said.
@@ -152,7 +191,16 @@ const REFUSED: &[(&str, &str)] = &[
         "the parameter channel_binding can't be require: remove it",
     ),
     ("postgres://h/d?target_session_attrs=standby", "the parameter target_session_attrs must be read-write"),
-    ("postgres://h/d?sslmode=on", "the parameter sslmode must be disable, allow"),
+    ("postgres://h/d?sslmode=on", "the parameter sslmode must be disable, prefer"),
+    ("postgres://h/d?sslmode=allow", "the parameter sslmode can't be allow: write prefer"),
+    (
+        "postgres://h/d?sslmode=require&sslrootcert=system",
+        "the parameter sslrootcert can be system with sslmode=verify-full only",
+    ),
+    (
+        "postgres://h/d?hostaddr=10.0.0.5&sslmode=verify-full",
+        "the parameter hostaddr can't be used with sslmode=verify-full",
+    ),
     ("postgres://h/d?ssl=true", "the parameter ssl isn't PostgreSQL's: write sslmode=verify-full"),
     ("postgres://h/d?schema=talos", "the parameter schema is another program's: write search_path"),
     ("postgres://h/d?pool_mode=statement", "the parameter pool_mode must be session or transaction"),

@@ -21,8 +21,8 @@ pub(super) fn push_conditions(select: &mut Statement, dialect: Dialect, filter: 
             select.push(if index == 0 { " AND (secret_id = " } else { " OR secret_id = " });
             select.text(secret.map(|id| id.to_string()).unwrap_or_default());
         }
-        // Without a secret there is no source, and no parenthesis.
-        select.push(if secrets.is_empty() { "" } else { ")" });
+        // No key needs one of no secrets.
+        select.push(if secrets.is_empty() { " AND 1 = 0" } else { ")" });
     }
     if let Some(prefix) = &filter.prefix {
         select.push(" AND key_prefix = ").text(prefix.as_str().to_owned());

@@ -231,7 +231,7 @@ pub(super) fn push_name(select: &mut Statement, dialect: Dialect, name: &NameFil
         }
         (NameFilter::StartsWith(_), _) => {
             select.push(&format!("{word}{column} >= ")).text(text.clone());
-            if let Some(end) = successor(&text) {
+            if let Some(end) = folded_successor(&text) {
                 select.push(&format!(" AND {column} < ")).text(end);
             }
         }
@@ -255,6 +255,18 @@ fn successor(prefix: &str) -> Option<String> {
     None
 }
 
+/// Returns the first text after all that begin with `prefix`, among texts without the letters A to
+/// Z, which `prefix` doesn't have either.
+///
+/// After `@` comes `[`: SQLite would take an `A` in a bound for an `a`.
+fn folded_successor(prefix: &str) -> Option<String> {
+    let end = successor(prefix)?;
+    Some(match end.strip_suffix('A') {
+        Some(start) => format!("{start}["),
+        None => end,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,6 +284,9 @@ mod tests {
         ] {
             assert_eq!(successor(prefix).as_deref(), end, "{prefix:?}");
         }
+        for (prefix, end) in [("ops@", Some("ops[")), ("a", Some("b")), ("z", Some("{")), ("", None)] {
+            assert_eq!(folded_successor(prefix).as_deref(), end, "{prefix:?}");
+        }
     }
 
     proptest! {
@@ -283,6 +298,23 @@ mod tests {
         ) {
             let is_in = |text: &str| {
                 text >= prefix.as_str() && successor(&prefix).is_none_or(|end| text < end.as_str())
+            };
+            let text = format!("{prefix}{rest}");
+            prop_assert!(is_in(&text));
+            prop_assert!(other.starts_with(&prefix) || !is_in(&other));
+        }
+
+        #[test]
+        fn folded_texts_with_the_prefix_lie_before_its_successor(
+            prefix in "[@-z]{0,3}",
+            rest in "[@-z]{0,2}",
+            other in "[@-z]{0,4}",
+        ) {
+            let [prefix, rest, other] = [prefix, rest, other].map(|text| text.to_ascii_lowercase());
+            // As SQLite compares: the letters of a bound don't keep their case.
+            let end = folded_successor(&prefix).map(|end| end.to_ascii_lowercase());
+            let is_in = |text: &str| {
+                text >= prefix.as_str() && end.as_ref().is_none_or(|end| text < end.as_str())
             };
             let text = format!("{prefix}{rest}");
             prop_assert!(is_in(&text));

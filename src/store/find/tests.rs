@@ -93,7 +93,8 @@ impl World {
         self.maybe(|world| match world.below(3) {
             0 => format!(r#"{{"team":"{team}","n":{number}}}"#),
             1 => format!(r#"{{"deep":{{"team":"{team}"}},"list":["{team}",{number},true]}}"#),
-            _ => format!(r#"{{"other":"{team}"}}"#),
+            // Two names whose terms MySQL would take for the same.
+            _ => format!(r#"{{"other":"{team}","other ":"{team}"}}"#),
         })
     }
 

@@ -3,11 +3,12 @@
 use sqlx::{AnyConnection, Row};
 
 use crate::clock::Timestamp;
-use crate::key::{ChangeRecord, Key, KeyId, NetworkId};
+use crate::key::{ActorId, ChangeRecord, Key, KeyId, NetworkId};
 use crate::mutants::{self, Mutant};
 use crate::store::clock_skew::{self, database_time};
 use crate::store::dialect::{MAX_ROWS, placeholders};
 use crate::store::server::authoritative;
+use crate::store::statement::Statement;
 use crate::store::{Inner, Mutation, StoreError};
 
 /// Change of a key to log.
@@ -191,13 +192,14 @@ pub(in crate::store) async fn erase_actor_events(
     inner: &Inner,
     transaction: &mut AnyConnection,
     network: NetworkId,
-    actor: &str,
+    actor: &ActorId,
 ) -> Result<(), StoreError> {
-    let erase = format!(
-        "UPDATE mutation_log SET event = '{}' WHERE network_id = $1 AND subject = $2 AND actor_id IS NOT NULL",
-        ChangeRecord::ERASED
-    );
-    let erase = inner.query(erase).bind(network.to_string()).bind(actor.to_owned());
-    erase.execute(&mut *transaction).await?;
+    let erase = format!("UPDATE mutation_log SET event = '{}' WHERE network_id = ", ChangeRecord::ERASED);
+    let mut erase = Statement::new(erase, network);
+    erase.push(" AND subject = ").text(actor.as_str().to_owned()).push(" AND actor_id IS NOT NULL");
+    if let Some(exactly) = inner.dialect.actor_equals_exactly() {
+        erase.push(" AND ").push(exactly).text(actor.as_str().to_owned());
+    }
+    erase.query(inner).execute(&mut *transaction).await?;
     Ok(())
 }

@@ -77,6 +77,15 @@ pub(super) async fn use_usage(store: &Store, keys: &[Key], now: Timestamp) {
     join_all((0..3).map(|_| roll_up())).await;
     assert_eq!(store.roll_up_usage(before, Duration::ZERO).await.unwrap(), 0);
     assert_eq!(sum(store, query(vec![])).await, all, "moved, not lost or doubled");
+    // The second of these days is only half added up.
+    let (day, some) = (start.minus(HOUR * 144), HOUR * 13);
+    let asked = (day.plus(some), day.plus(HOUR * 24 + some));
+    let counted = store.counted_time(network, asked.0, asked.1).await.unwrap();
+    assert_eq!(counted, (day, day.plus(HOUR * 48)));
+    let of_days = UsageQuery { start: counted.0, end: counted.1, ..query(vec![]) };
+    assert_eq!(sum(store, of_days).await, 48 * KEYS as u64);
+    let recent = (start.minus(some), now);
+    assert_eq!(store.counted_time(network, recent.0, recent.1).await.unwrap(), recent);
     use UsageGroup::{Actor, Day, Hour, Key as ByKey, Outcome, Route};
     for groups in [vec![Day], vec![Hour, ByKey], vec![Actor], vec![Outcome, Route, ByKey, Actor]] {
         store.sum_usage(query(groups)).await.unwrap();

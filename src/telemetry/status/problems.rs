@@ -84,7 +84,7 @@ pub fn unadopted_problem(tables: &[String]) -> Option<String> {
     (!tables.is_empty()).then(|| {
         format!(
             "the database holds keys of Ory Talos that are unknown here (in {}): take them over with `talos migrate \
-             adopt` (docs/migrate-from-ory.md), or drop the tables",
+             adopt --from-database` (docs/migrate-from-ory.md), or drop the tables",
             tables.join(", ")
         )
     })

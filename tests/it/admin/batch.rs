@@ -122,6 +122,37 @@ async fn a_batch_can_be_sent_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_request_of_a_large_batch_is_recognised() {
+    let talos = Talos::start().await;
+    let with_id = |number: usize, request_id: String| {
+        let mut item = item(&format!("key-{number}"));
+        item["request_id"] = json!(request_id);
+        item["credits"] = json!({ "remaining": (number + 1).to_string() });
+        item
+    };
+    // More than one statement reads.
+    let mut items: Vec<Value> = (0..90).map(|number| with_id(number, format!("import-{number}"))).collect();
+    let first = import(&talos, items.clone()).await;
+    assert_eq!(first.at("/success_count"), 90);
+    assert_eq!(import(&talos, items.clone()).await, first);
+    items[50]["name"] = json!("other");
+    let reply = import(&talos, items).await;
+    let code = "BATCH_CREATE_IMPORTED_API_KEYS_ERROR_ALREADY_EXISTS";
+    for number in 0..90 {
+        let result = format!("/results/{number}");
+        if number == 50 {
+            assert_eq!(reply.at(&result).text("/error_code"), code);
+        } else {
+            assert_eq!(reply.at(&result), first.at(&result));
+        }
+    }
+    // MySQL takes the second id for the first one.
+    let pair = vec![with_id(100, "pair".to_owned()), with_id(101, "pair ".to_owned())];
+    let reply = import(&talos, pair).await;
+    assert_eq!(reply.text("/results/0/imported_api_key/status"), "KEY_STATUS_ACTIVE");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_quota_holds_within_a_batch() {
     let talos = Setup::new().set("TALOS_QUOTA_API_KEYS_MAX", "2").start().await;
     let reply = import(&talos, vec![item("a"), item("b"), item("c")]).await;

@@ -321,3 +321,23 @@ async fn an_erased_actor_leaves_no_row() {
     talos.admin.send(Version::Http1, delete.clone()).await.expect(200);
     talos.admin.send(Version::Http1, delete).await.expect(404);
 }
+
+/// Some databases ignore spaces at the end of a text when they compare it with another.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_actor_is_not_erased_by_its_id_with_a_space_at_the_end() {
+    let talos = Talos::start().await;
+    let path = format!("{ACTORS}/acme");
+    let key = talos.issue(json!({ "actor_id": "acme" })).await;
+    post(&talos, &format!("{path}:suspend"), json!({ "reason": "unpaid" })).await;
+    is_suspended(&talos, &key).await;
+    let suspended = get(&talos, &path).await;
+    for query in ["", "?force=true"] {
+        let delete = Call::new("DELETE", &format!("{path}%20{query}"));
+        talos.admin.send(Version::Http1, delete).await.expect_error(404, "API_KEY_NOT_FOUND");
+    }
+    assert_eq!(get(&talos, &path).await, suspended);
+    is_suspended(&talos, &key).await;
+    // An instance whose caches are empty reads the row.
+    let other = talos.setup.start().await;
+    is_suspended(&other, &key).await;
+}

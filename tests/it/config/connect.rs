@@ -5,7 +5,8 @@ use std::net::TcpListener;
 use serde_json::Value;
 
 use super::{err, out};
-use crate::rig::database::Server;
+use crate::rig::authority::Authority;
+use crate::rig::database::{Server, new_postgres_over_tls};
 use crate::rig::support::Must;
 use crate::rig::talos::Setup;
 
@@ -38,6 +39,66 @@ async fn everything_gets_a_tick() {
     assert!(output.contains(", schema ") && output.ends_with("ok\n") && !output.contains('✗'), "{output}");
     let only = setup.run(&["config", "check", "--connect", "--plane", "public"]).await;
     assert!(!out(&only).contains("serve.authz"), "{}", out(&only));
+}
+
+/// As libpq does it: a CA that is named is used, unless the mode forbids it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_has_to_show_a_certificate_of_the_ca_that_is_named() {
+    needs!(Postgres);
+    let dsn = new_postgres_over_tls();
+    let (url, trusted) = dsn.split_once("?sslmode=verify-full&sslrootcert=").must("a CA in the DSN");
+    let setup = setup();
+    let other = setup.path("other-ca.pem");
+    std::fs::write(&other, Authority::new().pem()).must("writing an authority");
+    let other = other.display().to_string();
+    for (parameters, roots, is_trusted) in [
+        (format!("sslmode=require&sslrootcert={trusted}"), "", true),
+        (format!("sslmode=require&sslrootcert={other}"), "", false),
+        (format!("sslrootcert={other}"), "", false),
+        (format!("sslmode=prefer&sslrootcert={other}"), "", true),
+        ("sslrootcert=system".to_owned(), trusted, true),
+        ("sslrootcert=system".to_owned(), other.as_str(), false),
+    ] {
+        let setup = setup.clone().set("TALOS_DB_DSN", &format!("{url}?{parameters}"));
+        let checked = match roots {
+            "" => setup.run(&CONNECT).await,
+            file => setup.set("SSL_CERT_FILE", file).run(&CONNECT).await,
+        };
+        let output = out(&checked);
+        let line = output.lines().find(|line| line.contains(" database: ")).must(&output);
+        // The database is empty: whoever gets that far has been trusted.
+        assert_eq!(line.contains("talos migrate up"), is_trusted, "{parameters} {roots}: {line}");
+        assert_eq!(line.contains("certificate"), !is_trusted, "{parameters} {roots}: {line}");
+    }
+}
+
+/// The migrations' own database is tried, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_database_of_migrations_is_tried() {
+    let setup = setup();
+    assert!(setup.run(&["migrate", "up"]).await.status.success());
+    let own = setup.dsn().to_owned();
+    let checked = setup.clone().set("TALOS_MIGRATE_DSN", &own).run(&CONNECT).await;
+    assert!(out(&checked).lines().any(|line| line.starts_with("✓ migrate.dsn: ")), "{}", out(&checked));
+    let nobody = "postgres://nobody@127.0.0.1:1/nothing";
+    let checked = setup.set("TALOS_MIGRATE_DSN", nobody).run(&CONNECT).await;
+    assert!(out(&checked).lines().any(|line| line.starts_with("✗ migrate.dsn: ")), "{}", out(&checked));
+}
+
+/// A file of a network that this machine doesn't have is no mistake of the file that names it.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_networks_may_be_missing_where_files_are_not_looked_at() {
+    let network =
+        "[{hostname: a.example, id: 6ba7b810-9dad-41d1-80b4-00c04fd430c8, config_path: /none.yaml}]";
+    let setup =
+        Setup::new().set("TALOS_MULTITENANCY_ENABLED", "true").set("TALOS_MULTITENANCY_NETWORKS", network);
+    let checked = setup.run(&["config", "check"]).await;
+    assert_eq!(checked.status.code(), Some(64), "{}", err(&checked));
+    let checked = setup.run(&["config", "check", "--no-files"]).await;
+    let said = format!("{}{}", out(&checked), err(&checked));
+    assert!(checked.status.success() && said.contains("multitenancy.networks[0].config_path"), "{said}");
+    // Nor do migrations need it.
+    assert!(setup.run(&["migrate", "up"]).await.status.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ const MODULE: &str = "- name: talos.late\n  typed_config:\n    \
     dynamic_module_config: { name: talos_module }\n    filter_name: accelerator";
 
 /// The finding, its severity, and the changes that cause it.
-const FAULTS: [(&str, &str, &[Change]); 12] = [
+const FAULTS: [(&str, &str, &[Change]); 13] = [
     ("accelerator-condition", "error", &[Without("filter_enabled_metadata:")]),
     ("accelerator-condition", "error", &[Without("invert: true")]),
     ("accelerator-condition", "error", &[Replace("invert: true", "invert: false")]),
@@ -24,6 +24,11 @@ const FAULTS: [(&str, &str, &[Change]); 12] = [
         &[After("clear_route_cache: false", "deny_at_disable: { default_value: true, runtime_key: a }")],
     ),
     ("accelerator-policy", "error", &[After("- match: { prefix: / }", CONTEXT_IN_ROUTE)]),
+    (
+        "accelerator-settings",
+        "error",
+        &[Replace(r#"{"accelerate": true}"#, r#"{"accelerate": true, "settings": {"talos.scopes": "a"}}"#)],
+    ),
     (
         "accelerator-order",
         "warning",

@@ -255,6 +255,9 @@ async fn a_log_that_does_not_go_on_is_a_410_that_says_what_to_do() {
     let trimmed = gone(&talos, "after=1", "trimmed").await.json();
     assert_eq!(trimmed.text("/error/details/0/metadata/oldest_epoch"), "5");
     gone(&talos, "after=0", "trimmed").await;
+    let trimmed = gone(&talos, "since=2026-01-01T00:00:00Z", "trimmed").await.json();
+    assert_eq!(trimmed.text("/error/details/0/metadata/oldest_epoch"), "5");
+    assert_eq!(events(&page(&talos, "since=2100-01-01T00:00:00Z").await).len(), 0);
     assert_eq!(events(&page(&talos, "after=oldest").await).len(), 4);
     assert_eq!(events(&page(&talos, "after=5").await).len(), 3);
 }

@@ -98,6 +98,20 @@ async fn after_a_restore_it_says_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_time_before_what_is_kept_is_an_error_that_says_what_to_do() {
+    let cli = Cli::start().await;
+    let keys = [cli.talos.issue(json!({})).await, cli.talos.issue(json!({})).await];
+    cli.talos.setup.sql("DELETE FROM mutation_log WHERE n < 2");
+    let ran = cli.line("events tail --since 24h --no-follow").await.expect(1);
+    assert_eq!(ran.stdout, "");
+    for words in ["no longer kept", "Read the keys anew", "talos events tail --after oldest"] {
+        assert!(ran.stderr.contains(words), "{words}: {}", ran.stderr);
+    }
+    let kept = cli.line("events tail --after oldest --no-follow -o json").await.ok();
+    assert!(kept.contains(&keys[1].id) && !kept.contains(&keys[0].id), "{kept}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_was_never_there_is_an_error() {
     let setup = Setup::bare().set("TALOS_ENDPOINT", "http://127.0.0.1:1");
     let ran = setup.run(&["events", "tail"]).await;

@@ -69,6 +69,42 @@ async fn as_many_as_allowed_are_made_whoever_asks_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_full_limit_is_listed_and_equal_ones_count_a_key_once() {
+    let policies = json!([
+        { "name": "few", "match": { "actor_prefix": "user:" }, "max_keys_per_actor": 2 },
+        { "name": "all", "max_keys_per_actor": 2 },
+        { "name": "secret", "match": { "visibility": "secret" }, "max_keys_per_actor": 1 },
+        { "name": "many", "max_keys_per_actor": 9 },
+    ]);
+    let setup = Setup::new().set("TALOS_ISSUANCE_POLICIES", &policies.to_string());
+    let talos = setup.set("TALOS_CREDENTIALS_API_KEYS_PREFIX_PUBLIC_CURRENT", "pub").start().await;
+    let public = json!({ "visibility": "KEY_VISIBILITY_PUBLIC" });
+    assert_eq!(issue(&talos, "user:1", json!({})).await, 201);
+    let reply = talos.admin.post(ISSUED, &body("user:1", &json!({}))).await;
+    assert_eq!(violations(reply), ["actor_id"]);
+    assert_eq!(issue(&talos, "user:1", public.clone()).await, 201);
+    let reply = talos.admin.post(ISSUED, &body("user:1", &json!({}))).await;
+    let error = reply.json().text("/error/message").to_owned();
+    assert_eq!(violations(reply), ["actor_id"; 3]);
+    for policy in ["few", "all", "secret"] {
+        assert!(error.contains(&format!("issuance policy {policy}:")), "{policy}: {error}");
+    }
+    let reply = talos.admin.post(ISSUED, &body("user:1", &public)).await;
+    assert_eq!(violations(reply), ["actor_id"; 2]);
+
+    let requests: Vec<Value> = (0..3)
+        .map(|number| {
+            let mut request = body("user:2", &public);
+            request["raw_key"] = format!("of-a-batch-{number}").into();
+            request
+        })
+        .collect();
+    let path = format!("{IMPORTED}:batchCreate");
+    let batch = talos.admin.post(&path, &json!({ "requests": requests })).await.expect(200).json();
+    assert_eq!((&batch["success_count"], &batch["failure_count"]), (&json!(2), &json!(1)), "{batch:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_that_have_ended_make_room_and_a_rotation_needs_it_only_with_grace() {
     let talos = limited(2).start().await;
     let key = talos.issue(body("user:1", &json!({}))).await;

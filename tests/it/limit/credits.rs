@@ -175,6 +175,40 @@ async fn a_rotation_shares_what_is_left() {
     assert_eq!(rows().await, 0);
 }
 
+/// The successor of a key spends what the key was given first, whatever happens to the key.
+#[tokio::test(flavor = "multi_thread")]
+async fn credits_given_anew_leave_those_of_the_successor_alone() {
+    let talos = Setup::new().start().await;
+    let old = key(&talos, 9).await;
+    let grace = json!({ "grace_period": "1h" });
+    let rotated = talos.admin.post(&format!("{}:rotate", path(&old)), &grace).await.expect(201).json();
+    let (id, secret) =
+        (rotated.text("/issued_api_key/key_id").to_owned(), rotated.text("/secret").to_owned());
+    let new = Key { id, secret, resource: rotated.at("/issued_api_key").clone() };
+    let credits = format!("{}?update_mask=credits", path(&old));
+    for given in ["5", "3"] {
+        talos.patch(&credits, &json!({})).await.expect(200);
+        assert_eq!(shown(&talos, &new).await, json!({ "remaining": "9" }));
+        let body = json!({ "credits": { "remaining": given } });
+        let answer = talos.patch(&credits, &body).await.expect(200).json();
+        assert_eq!(answer["credits"], json!({ "remaining": given }));
+        assert_eq!(shown(&talos, &old).await, json!({ "remaining": given }));
+        assert_eq!(shown(&talos, &new).await, json!({ "remaining": "9" }), "given {given}");
+    }
+    for (key, remaining) in [(&old, "2"), (&new, "8"), (&old, "1")] {
+        let allowed = talos.check(Check::bearer(&key.secret)).await.allowed();
+        assert_eq!(left(&allowed).as_deref(), Some(remaining));
+    }
+    // Set once more, it is the same balance.
+    talos.patch(&credits, &json!({ "credits": { "remaining": "4" } })).await.expect(200);
+    let rows = async || database::number(talos.setup.dsn(), "SELECT count(*) FROM credits").await;
+    assert_eq!(rows().await, 2);
+    for (key, left) in [(&old, 1), (&new, 0)] {
+        talos.admin.send(Version::Http1, Call::new("DELETE", &path(key))).await.expect(204);
+        assert_eq!(rows().await, left);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn credits_are_set_changed_and_taken_away() {
     let talos = Setup::new().start().await;

@@ -102,6 +102,11 @@ async fn a_route_says_what_a_request_costs() {
     for bad in ["", "-1", "1.5", "10001", "many"] {
         talos.check(ask().route("talos.cost", bad)).await.denied(500);
     }
+    // Waiting helps, but not a request that costs more than the whole quota.
+    for (cost, helps) in [("10", true), ("11", false)] {
+        let denied = talos.check(ask().route("talos.cost", cost)).await.denied(429);
+        assert_eq!(denied.header("retry-after").is_some(), helps, "{cost}");
+    }
     let log = talos.process.log();
     assert!(log.contains("talos.cost: must be a whole number from 0 to 10000"), "{log}");
 }
@@ -336,9 +341,22 @@ async fn limits_that_are_not_enforced_are_reported() {
     let own = Call::get("/v2alpha1/usage:self").bearer(issued.text("/secret"));
     let own = talos.public.send(Version::Http1, own).await.expect(200).json();
     assert_eq!(own.at("/key/warnings"), &json!([text]), "its holder learns it, too");
+    let verify = json!({ "credential": issued.text("/secret") });
+    let verified = talos.admin.post(VERIFY, &verify).await.expect(200);
+    assert_eq!(verified.header("warning"), Some(warning.as_str()));
+    for verb in ["suspend", "resume"] {
+        let changed = talos.admin.post(&format!("{path}:{verb}"), &json!({})).await.expect(200).json();
+        assert_eq!(changed["warnings"], json!([text]), "{verb}");
+    }
+    let old = talos.issue(json!({ "rate_limit_policies": [policy("burst", 1)] })).await;
+    let grace = json!({ "grace_period": "1h" });
+    talos.admin.post(&format!("{ISSUED}/{}:rotate", old.id), &grace).await.expect(201);
+    let finished = talos.admin.post(&format!("{ISSUED}/{}:finish", old.id), &json!({})).await.expect(200);
+    assert_eq!(finished.json()["warnings"], json!([text]));
     let edge = json!([{ "name": "edge", "quota": "1", "window": "60s", "enforce": "ENVOY" }]);
     let changed = talos.patch(&path, &json!({ "rate_limit_policies": edge })).await.expect(200);
     assert_eq!((changed.header("warning"), changed.json().get("warnings")), (None, None));
+    assert_eq!(talos.admin.post(VERIFY, &verify).await.expect(200).header("warning"), None);
     let enforced = limited().start().await;
     let issued = enforced.admin.post(ISSUED, &body).await.expect(201);
     assert_eq!(issued.header("warning"), None);

@@ -65,6 +65,29 @@ async fn spans_that_are_lost_are_counted_and_said_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn files_that_the_standards_variables_name_are_checked_before_the_start() {
+    let setup = Setup::new()
+        .set("TALOS_TRACING_ENABLED", "true")
+        .set("TALOS_TRACING_ENDPOINT", "https://127.0.0.1:4317");
+    let key = setup.path("client.key");
+    std::fs::write(&key, "a key").must("writing a key");
+    for (variable, file, named) in [
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/none.pem".to_owned(), "OTEL_EXPORTER_OTLP_CERTIFICATE"),
+        (
+            "OTEL_EXPORTER_OTLP_CLIENT_KEY",
+            key.display().to_string(),
+            "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE: is needed beside",
+        ),
+    ] {
+        let setup = setup.clone().set(variable, &file);
+        let checked = setup.run(&["config", "check"]).await;
+        let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+        assert!(checked.status.code() == Some(64) && said.contains(named), "{said}");
+        assert!(setup.refused().await.contains(named));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_standards_variable_turns_traces_off() {
     let collector = Collector::start().await;
     let talos = traced(&collector).set("OTEL_SDK_DISABLED", "true").start().await;

@@ -5,8 +5,8 @@ use serde_json::json;
 use super::{USAGE, counted, rows, setup, total};
 use crate::rig::check::Check;
 use crate::rig::http::{Call, Version};
-use crate::rig::support::{Json, assert_no_null, unix_now, unix_seconds, until};
-use crate::rig::talos::{IMPORTED, ISSUED, Setup, Talos};
+use crate::rig::support::{Json, Must, assert_no_null, unix_now, unix_seconds, until};
+use crate::rig::talos::{IMPORTED, ISSUED, NETWORK, Setup, Talos};
 
 const SELF: &str = "/v2alpha1/usage:self";
 
@@ -72,6 +72,57 @@ async fn checks_are_grouped_by_what_is_asked_for() {
     assert_eq!(total(&talos, "key_id=other").await, 0);
     let past = "start_time=2020-01-01T00:00:00Z&end_time=2020-01-02T00:00:00Z";
     assert_eq!(rows(&talos, past).await[0]["count"], 0);
+}
+
+/// Returns the RFC 3339 form of some seconds since 1970.
+fn time_of(seconds: i64) -> String {
+    let time = time::OffsetDateTime::from_unix_timestamp(seconds).must("a time");
+    time.format(&time::format_description::well_known::Rfc3339).must("a text")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn days_that_are_added_up_count_as_a_whole_and_the_report_says_so() {
+    let talos = setup().start().await;
+    let today = unix_now() as i64 / 86_400 * 86_400;
+    let ago = |days: i64, hour: i64| today - days * 86_400 + hour * 3_600;
+    for (day, n) in [(5, 10), (3, 20)] {
+        talos.setup.sql(&format!(
+            "INSERT INTO usage_days (network_id, day_at, key_id, route, outcome, n) \
+             VALUES ('{NETWORK}', {}, '', 'by-day', 'allow', {n})",
+            ago(day, 0) * 1_000_000
+        ));
+    }
+    // The last hours of a day are added up after the first ones.
+    for (day, hour, n) in [(4, 5, 3), (3, 20, 4)] {
+        talos.setup.sql(&format!(
+            "INSERT INTO usage_hours (network_id, hour_at, key_id, route, outcome, process_id, n) \
+             VALUES ('{NETWORK}', {}, '', 'by-hour', 'allow', 'x', {n})",
+            ago(day, hour) * 1_000_000
+        ));
+    }
+    for ((start, end), counted, total) in [
+        ((ago(5, 13), ago(3, 6)), (ago(5, 0), ago(2, 0)), 37),
+        ((ago(4, 5), ago(4, 6)), (ago(4, 5), ago(4, 6)), 3),
+        ((ago(4, 6), ago(3, 0)), (ago(4, 6), ago(3, 0)), 0),
+        ((ago(4, 6), ago(3, 1)), (ago(4, 6), ago(2, 0)), 24),
+    ] {
+        let times = format!("start_time={}&end_time={}", time_of(start), time_of(end));
+        let (mut sum, mut token) = (0, String::new());
+        // Each page tells the same time.
+        loop {
+            let path = format!("{USAGE}?{times}&group_by=route&page_size=1&page_token={token}");
+            let page = talos.admin.get(&path).await.expect(200).json();
+            let told = ["/start_time", "/end_time"].map(|time| unix_seconds(page.text(time)) as i64);
+            assert_eq!(told, [counted.0, counted.1], "{page:#}");
+            let rows = page["rows"].as_array().must("rows");
+            sum += rows.iter().map(|row| row["count"].as_u64().must("a number")).sum::<u64>();
+            token = page.text("/next_page_token").to_owned();
+            if token.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(sum, total, "{times}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -163,12 +163,14 @@ enum State {
     AfterQuote,
 }
 
-/// Splits a text into rows, without empty lines.
+/// Splits a text into rows, without empty lines. Lines end with LF or CRLF: a CR elsewhere is part
+/// of its field, as a key without it would be another one.
 fn rows(text: &str) -> Result<Vec<Row>, String> {
     let mut rows = vec![];
     let (mut line, mut state) = (1, State::Start);
     let (mut row, mut field) = (Row { line, fields: vec![] }, String::new());
-    for char in text.chars().chain(['\n']) {
+    let mut chars = text.chars().chain(['\n']).peekable();
+    while let Some(char) = chars.next() {
         let is_line_end = char == '\n';
         match (state, char) {
             (State::Quoted, '"') => state = State::AfterQuote,
@@ -178,7 +180,7 @@ fn rows(text: &str) -> Result<Vec<Row>, String> {
                 state = State::Quoted;
             }
             (State::Start, '"') => state = State::Quoted,
-            (_, '\r') => {}
+            (_, '\r') if chars.peek() == Some(&'\n') => {}
             (_, ',' | '\n') => {
                 row.fields.push(std::mem::take(&mut field));
                 state = State::Start;
@@ -230,10 +232,33 @@ mod tests {
             ("a\n\"b", "line 2: a quote has no end"),
             ("a\nb\"c", "line 2: a quote within"),
             ("\"a\"b", "line 1: a field goes on"),
+            ("\"a\"\r,b", "line 1: a field goes on"),
         ] {
             let error = rows(text).err().unwrap();
             assert!(error.starts_with(problem), "{error}");
         }
+    }
+
+    #[test]
+    fn a_carriage_return_is_dropped_only_at_the_end_of_a_line() {
+        for (text, expected) in [
+            ("a,b\r\n", vec!["a", "b"]),
+            ("a,b\r", vec!["a", "b"]),
+            ("\"a\",\"b\"\r\n", vec!["a", "b"]),
+            ("a,\r\n", vec!["a", ""]),
+            ("a\rb,c", vec!["a\rb", "c"]),
+            ("\ra,b\r,c", vec!["\ra", "b\r", "c"]),
+            ("a,b\r\r\n", vec!["a", "b\r"]),
+            ("\"a\rb\",\"c\r\nd\"", vec!["a\rb", "c\r\nd"]),
+        ] {
+            let expected: Vec<String> = expected.into_iter().map(str::to_owned).collect();
+            assert_eq!(fields(text), [(1, expected)], "{text:?}");
+        }
+        assert!(fields("\r\n\r\n").is_empty());
+        let export = read("key,name\nlegacy\rkey,a\n").unwrap();
+        let entry = export.entries.into_iter().next().unwrap();
+        let Ok(Material::Raw(key)) = entry.material else { panic!("no key") };
+        assert_eq!(key.expose(), "legacy\rkey");
     }
 
     #[test]

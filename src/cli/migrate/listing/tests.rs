@@ -64,6 +64,25 @@ fn keys_in_every_form() {
 }
 
 #[test]
+fn rows_are_checked_as_lists_are() {
+    let table: Arc<str> = "issued_api_keys".into();
+    let mut reader = Reader::new(NetworkId::SINGLE, now());
+    reader.row(&table, KeyKind::Issued, UUID, Ok(key(UUID, json!({})).to_string()));
+    let listing = reader.finish().unwrap();
+    let [(key_read, location)] = listing.keys.as_slice() else { panic!("{listing:?}") };
+    assert_eq!(key_read.id.to_string(), UUID);
+    assert_eq!(location.to_string(), format!("issued_api_keys, key {UUID}"));
+
+    let mut reader = Reader::new(NetworkId::SINGLE, now());
+    reader.row(&table, KeyKind::Issued, "a\u{1b}", Err("status: must be 1".to_owned()));
+    reader.row(&table, KeyKind::Issued, HASH, Ok(key(HASH, json!({})).to_string()));
+    let message = reader.finish().unwrap_err();
+    let lines: Vec<&str> = message.lines().collect();
+    assert_eq!(lines.first(), Some(&"issued_api_keys, key a\\u{1b}: status: must be 1"));
+    assert!(message.contains(&format!("issued_api_keys, key {HASH}: key_id: must be a UUID")), "{message}");
+}
+
+#[test]
 fn every_field_is_kept() {
     let key = one(json!({
         "scopes": ["b", "a"], "metadata": { "z": 1, "a": [null] }, "visibility": "KEY_VISIBILITY_PUBLIC",

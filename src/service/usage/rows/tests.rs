@@ -74,6 +74,20 @@ fn an_erased_key_stays_counted_without_its_id() {
 }
 
 #[test]
+fn what_is_not_written_of_a_key_goes_on_under_its_current_id() {
+    let mut rows = UsageRows::new(10);
+    rows.merge(table(&[(check(1, ALLOW), 10), (check(2, ALLOW), 1)]), START);
+    rows.set_written(&check(1, ALLOW), 6);
+    rows.set_use_written(&(NetworkId::SINGLE, key_of(1)), START);
+    rows.rename((NetworkId::SINGLE, key_of(1)), key_of(2));
+    let numbers = numbers(&rows);
+    assert_eq!(numbers.get(&(key_of(2).to_string(), ALLOW)), Some(&5), "{numbers:?}");
+    assert_eq!(numbers.values().sum::<u64>(), 5, "{numbers:?}");
+    let uses = rows.unwritten_uses(Duration::ZERO);
+    assert_eq!(uses.iter().map(|(key, _)| key.1).collect::<Vec<_>>(), [key_of(2)]);
+}
+
+#[test]
 fn late_checks_count_in_the_first_hour_that_was_not_forgotten() {
     let mut rows = UsageRows::new(10);
     let old = check(1, ALLOW);

@@ -23,6 +23,12 @@ async fn key(talos: &Talos, remaining: u32) -> Key {
     talos.issue(json!({ "ttl": "8760h", "credits": { "remaining": remaining, "refill": refill } })).await
 }
 
+/// A setup whose processes go by a clock.
+fn going_by(clock: &WallClock) -> Setup {
+    let variables = clock.variables();
+    variables.iter().fold(Setup::new(), |setup, (name, value)| setup.set(name, &value.display().to_string()))
+}
+
 /// Sends twice as many Checks as a refill has credits to all processes at once; returns the number
 /// that pass. What wasn't decided in time is sent again.
 async fn burst(processes: &[Talos], key: &Key) -> usize {
@@ -133,10 +139,7 @@ async fn a_refill_counts_from_the_database_s_time() {
         return;
     }
     let clock = WallClock::new();
-    let setup = clock
-        .variables()
-        .iter()
-        .fold(Setup::new(), |setup, (name, value)| setup.set(name, &value.display().to_string()));
+    let setup = going_by(&clock);
     let (right, wrong) = (setup.clone().unset("LD_PRELOAD").start().await, setup.start().await);
     let key = key(&right, 0).await;
     clock.ahead(DAY * 3);
@@ -148,4 +151,23 @@ async fn a_refill_counts_from_the_database_s_time() {
     exhausted(&right, &key).await;
     let created = unix_seconds(key.resource.text("/create_time"));
     assert!((created - unix_now()).abs() < 120.0);
+}
+
+/// A clock that is off by a little makes keys nevertheless.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_refill_of_a_new_key_counts_from_the_database_s_time() {
+    if database::server().is_none() {
+        return;
+    }
+    let clock = WallClock::new();
+    let talos = going_by(&clock).start().await;
+    clock.ahead(Duration::from_secs(27));
+    // In the past by the process's clock, and in the future by the database's.
+    let soon = unix_now() as i64 + 20;
+    let second = soon.rem_euclid(86_400);
+    let at = format!("{:02}:{:02}:{:02}", second / 3_600, second / 60 % 60, second % 60);
+    let refill = json!({ "amount": AMOUNT, "every": "day", "at": at });
+    talos.issue(json!({ "credits": { "remaining": 0, "refill": refill } })).await;
+    let due = database::number(talos.setup.dsn(), "SELECT refill_due_at FROM credits").await;
+    assert_eq!(due, soon * 1_000_000);
 }

@@ -1,6 +1,6 @@
-//! Place of a key in a YAML file.
+//! Location of a key in a YAML file.
 //!
-//! The parser's values have no places, but its errors do. So the file is parsed once more, by a
+//! The parser's values have no locations, but its errors do. So the file is parsed once more, by a
 //! visitor that follows a path and fails at its end.
 
 use std::collections::BTreeSet;
@@ -12,35 +12,35 @@ use super::text::printable_name;
 
 /// Line and column, both from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct Location {
     /// Line.
     pub line: usize,
     /// Column, in characters.
     pub column: usize,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "line {} column {}", self.line, self.column)
     }
 }
 
-impl From<serde_norway::Location> for Place {
+impl From<serde_norway::Location> for Location {
     fn from(location: serde_norway::Location) -> Self {
         Self { line: location.line(), column: location.column() }
     }
 }
 
 /// Text of the error that reports the end of the path.
-const FOUND: &str = "\u{1}the place";
+const FOUND: &str = "\u{1}the location";
 
 /// Finds the key at a dotted path, or the innermost section around it that is there.
-pub(super) fn find(yaml: &[u8], path: &str) -> Option<Place> {
+pub(super) fn find(yaml: &[u8], path: &str) -> Option<Location> {
     let mut path = path;
     while !path.is_empty() {
         let found = Follow { rest: path }.deserialize(serde_norway::Deserializer::from_slice(yaml));
         if let Err(error) = found {
-            return place_of(&error);
+            return location_of(&error);
         }
         path = &path[..path.rfind(['.', '['])?];
     }
@@ -48,15 +48,15 @@ pub(super) fn find(yaml: &[u8], path: &str) -> Option<Place> {
 }
 
 /// Finds the first key that its mapping has already.
-pub(super) fn find_duplicate(yaml: &[u8]) -> Option<Place> {
+pub(super) fn find_duplicate(yaml: &[u8]) -> Option<Location> {
     let found = Unique.deserialize(serde_norway::Deserializer::from_slice(yaml));
-    found.err().and_then(|error| place_of(&error))
+    found.err().and_then(|error| location_of(&error))
 }
 
-/// The place of an error that ended a search; None for any other error.
-fn place_of(error: &serde_norway::Error) -> Option<Place> {
+/// The location of an error that ended a search; None for any other error.
+fn location_of(error: &serde_norway::Error) -> Option<Location> {
     let is_found = error.to_string().contains(FOUND);
-    error.location().filter(|_| is_found).map(Place::from)
+    error.location().filter(|_| is_found).map(Location::from)
 }
 
 /// Follows the rest of a path, from the value at which it stands.
@@ -289,13 +289,13 @@ authz:
             ("authz.routes[0].mode", 10, 13),
             ("…", 12, 1),
         ] {
-            assert_eq!(find(yaml.as_bytes(), path), Some(Place { line, column }), "{path}");
+            assert_eq!(find(yaml.as_bytes(), path), Some(Location { line, column }), "{path}");
         }
         for path in ["db.dsn", "top level", ""] {
             assert_eq!(find(yaml.as_bytes(), path), None, "{path}");
         }
         let twice = b"a: {b: 1}\nc:\n  - {b: 1}\n  - {b: 2, d: 3,\n     b: 4}\n";
-        assert_eq!(find_duplicate(twice), Some(Place { line: 5, column: 6 }));
+        assert_eq!(find_duplicate(twice), Some(Location { line: 5, column: 6 }));
         assert_eq!(find_duplicate(yaml.as_bytes()), None);
     }
 }
