@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 pub use bearer::{TokenError, TokenVerifier};
 
-use crate::caller::{Caller, Certificate, Names, Peer, Proof, Role};
+use crate::caller::{Caller, Certificate, Names, Peer, Proof, Role, UNIX_USER};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Auth, AuthMode, AuthRoles};
 
@@ -112,7 +112,7 @@ impl AdminAuth {
     ) -> Result<Caller, AuthError> {
         let now = self.clock.now();
         if let Some(uid) = peer.uid {
-            let name = format!("uid:{uid}");
+            let name = format!("{UNIX_USER}{uid}");
             return match self.uids.contains(&uid) {
                 true => Ok(Caller { name, proof: Proof::UnixUser, role: Role::Admin }),
                 false => Err(AuthError::NoRole(name)),

@@ -27,6 +27,7 @@ mod hint;
 pub mod identity_headers;
 mod keepalive;
 mod limits;
+mod log_limiter;
 mod metadata;
 mod path_key;
 mod policy;

@@ -53,6 +53,9 @@ pub enum UnusableNames {
     /// A name has a character that no name has, such as a NUL.
     #[error("a name in it has a character that no name has")]
     BadCharacter,
+    /// A name is that of a user on the Unix socket.
+    #[error("a name in it begins with uid:, as those of users on the Unix socket do")]
+    UnixUser,
     /// There is more than one URI. SPIFFE allows one.
     #[error("it has more than one URI")]
     ManyUris,
@@ -84,6 +87,9 @@ impl Names {
             if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
                 return Err(UnusableNames::BadCharacter);
             }
+            if name.starts_with(UNIX_USER) {
+                return Err(UnusableNames::UnixUser);
+            }
         }
         Ok(Self { uri: uri.map(str::to_owned), dns })
     }
@@ -111,8 +117,11 @@ fn is_uri(entry: &str) -> bool {
     entry.contains(':')
 }
 
-/// Maximum length of a caller's name beside a key or an actor, in characters.
-const MAX_RECORDED_NAME: usize = 255;
+/// Start of the names of users on the Unix socket. No other proof gives such a name.
+pub const UNIX_USER: &str = "uid:";
+/// Maximum length of a caller's name beside a key or an actor, in characters. Subjects of tokens
+/// are no longer (OpenID Connect Core, 2).
+pub const MAX_RECORDED_NAME: usize = 255;
 
 /// An authenticated caller of the admin plane.
 #[derive(Debug, Clone, PartialEq, Eq)]

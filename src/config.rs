@@ -16,6 +16,7 @@ mod file;
 mod issuance;
 mod key_path;
 mod keys;
+mod lists;
 mod load;
 mod location;
 mod merged_config;
@@ -47,9 +48,11 @@ pub use credentials::{
 };
 pub use error::{ConfigError, Problem};
 pub use issuance::{
-    ApplyTo, IssuancePolicy, PatternText, PolicyMatch, PolicyTime, PolicyVisibility, ScopeSet, problems_of,
+    ApplyTo, IssuancePolicy, MAX_POLICIES, PatternText, PolicyMatch, PolicyTime, PolicyVisibility, ScopeSet,
+    problem_of_count, problems_of,
 };
 pub use key_path::{KeyPath, PathSegment};
+pub(crate) use lists::optional_list_up_to;
 pub use load::{Loaded, Source, load, load_without_admin};
 pub use location::Location;
 pub use model::{

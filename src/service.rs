@@ -55,7 +55,9 @@ pub use new_key::{ImportRequest, Issued, KeyMaterial, KeyRequest};
 pub use policy_check::{BreakingKey, BreakingKeys, PolicyCheckRequest};
 pub use revoke::{MAX_DESCRIPTION, Revoked};
 pub use rotate::{RotateRequest, Rotated};
-pub use scopes_preview::{PreviewRow, PreviewVerdict, ScopesPreview, ScopesPreviewRequest, UntoldRow};
+pub use scopes_preview::{
+    MAX_PREVIEWED_ROUTES, PreviewRow, PreviewVerdict, ScopesPreview, ScopesPreviewRequest, UntoldRow,
+};
 pub use signers::{SignerCount, SignerCounts, SignerState, Signers};
 pub use suspend::SuspendRequest;
 pub use update::{Expiry, Fixed, Update};

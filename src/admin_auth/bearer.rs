@@ -9,6 +9,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::{Map, Value};
 
+use crate::caller::{MAX_RECORDED_NAME, UNIX_USER};
 use crate::clock::Timestamp;
 use crate::config::AuthJwt;
 use crate::credential::jwk;
@@ -38,8 +39,10 @@ pub enum TokenError {
     /// The token has expired, is not valid yet, or has no expiry.
     #[error("it has expired, is not valid yet, or has no exp")]
     Time,
-    /// The token names no subject.
-    #[error("it has no subject")]
+    /// The token names no subject, or one that can't be told from another where it is recorded.
+    #[error(
+        "it has no subject, or one that is longer than 255 characters, has control characters or begins with uid:"
+    )]
     Subject,
 }
 
@@ -141,7 +144,7 @@ impl TokenVerifier {
         if ended || begins_later {
             return Err(TokenError::Time);
         }
-        let subject = text("sub").filter(|subject| !subject.is_empty()).ok_or(TokenError::Subject)?;
+        let subject = text("sub").filter(|subject| is_subject(subject)).ok_or(TokenError::Subject)?;
         Ok(TokenHolder { subject: subject.to_owned(), values: string_list(claims.get(&self.claim)) })
     }
 
@@ -219,6 +222,14 @@ impl IssuerKey {
 
 fn algorithm_by_name(name: KeyAlgorithm) -> Option<Algorithm> {
     name.to_string().parse().ok()
+}
+
+/// Returns true for a subject that is recorded as it is, so that no two callers have one name.
+fn is_subject(text: &str) -> bool {
+    !text.is_empty()
+        && text.chars().count() <= MAX_RECORDED_NAME
+        && !text.chars().any(char::is_control)
+        && !text.starts_with(UNIX_USER)
 }
 
 /// Returns a string or list of strings as a list.

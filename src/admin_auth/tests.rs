@@ -58,6 +58,7 @@ fn a_certificate_has_the_role_of_its_exact_name() {
     };
     assert!(refused(&showing(&["spiffe://a/admin", "spiffe://b"], &[])).contains("more than one URI"));
     assert!(refused(&showing(&["spiffe://a/admin\0"], &[])).contains("character"));
+    assert!(refused(&showing(&["uid:0"], &[])).contains("uid:"));
     assert!(refused(&Peer { certificate: None, ..showing(&[], &[]) }).contains("no certificate"));
     let mut old = showing(&["spiffe://a/admin"], &[]);
     let names = Names::new(["spiffe://a/admin"], []);
@@ -182,6 +183,9 @@ fn a_token_must_be_good_in_every_respect() {
         ("nbf", json!("now"), TokenError::Time),
         ("sub", json!(""), TokenError::Subject),
         ("sub", json!(7), TokenError::Subject),
+        ("sub", json!("alice\u{0}"), TokenError::Subject),
+        ("sub", json!("a".repeat(256)), TokenError::Subject),
+        ("sub", json!("uid:0"), TokenError::Subject),
     ] {
         assert_eq!(with(name, value.clone()), Err(error), "{name}: {value}");
     }

@@ -13,7 +13,6 @@ use crate::clock::Clock;
 use crate::config::{CacheType, Config, KeySetUrl, RateLimitBackend};
 use crate::plane::{Plane, Planes};
 use crate::redis::probe as probe_redis;
-use crate::secret::SecretString;
 use crate::settings::sources::{self, Documents, Reading, Renewed};
 use crate::store::Store;
 
@@ -31,9 +30,9 @@ pub struct Probe {
 pub async fn probe(config: &Config, planes: Planes, is_metrics_port_set: bool) -> Vec<Probe> {
     let mut probes = vec![];
     let mut add = |subject: String, result| probes.push(Probe { subject, result });
-    add("database".to_owned(), database(&config.db.dsn).await);
+    add("database".to_owned(), database(config.db.dsn.expose()).await);
     if let Some(dsn) = &config.migrate.dsn {
-        add("migrate.dsn".to_owned(), database(dsn).await);
+        add("migrate.dsn".to_owned(), database(dsn.expose()).await);
     }
     if config.cache.kind == CacheType::Redis
         || (config.rate_limit.enabled && config.rate_limit.backend == RateLimitBackend::Redis)
@@ -93,8 +92,8 @@ fn socket(path: &Path) -> Result<String, String> {
     }
 }
 
-async fn database(dsn: &SecretString) -> Result<String, String> {
-    Store::probe(dsn.expose()).await.map_err(|error| error.to_string())
+async fn database(dsn: &str) -> Result<String, String> {
+    Store::probe(dsn).await.map_err(|error| error.to_string())
 }
 
 /// Binds a plane's listener, and closes it again.

@@ -14,6 +14,12 @@ pub(super) type Pair<'a> = (&'a [u8], &'a [u8]);
 /// Initial capacity for header lines.
 const TYPICAL_HEADER_COUNT: usize = 32;
 
+/// Most headers, context extensions and namespaces of metadata of a request, all together.
+///
+/// Envoy sends some hundred at most. An empty one takes two bytes of the message and many times
+/// that in memory, and each search for a header visits all of them.
+const MAX_ENTRIES: usize = 4_096;
+
 /// Attributes of one request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attributes<'a> {
@@ -36,10 +42,16 @@ pub struct Attributes<'a> {
     pub route_metadata: Vec<Pair<'a>>,
 }
 
-/// The message is not a CheckRequest.
+/// Problem that makes a message unusable as a CheckRequest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a CheckRequest")]
-pub struct InvalidCheckRequest;
+pub enum InvalidCheckRequest {
+    /// It isn't protobuf, or a used field has another type.
+    #[error("not a CheckRequest")]
+    Malformed,
+    /// It has more headers, context extensions and namespaces of metadata than are read.
+    #[error("the CheckRequest has more than {max} headers and settings of its route", max = MAX_ENTRIES)]
+    TooManyEntries,
+}
 
 type DecodeResult = Result<(), InvalidCheckRequest>;
 
@@ -47,26 +59,51 @@ impl<'a> Attributes<'a> {
     /// Decodes a message. Repeated fields are merged as protobuf demands.
     ///
     /// # Errors
-    /// Fails if the message isn't protobuf, or a used field has another type.
+    /// Fails if the message isn't protobuf, a used field has another type, or there are too many
+    /// headers, context extensions and namespaces of metadata.
     pub fn decode(message: &'a [u8]) -> Result<Self, InvalidCheckRequest> {
-        let mut found = Self::default();
-        for_each_field(message, &[1], |_, attributes| found.read(attributes))?;
-        Ok(found)
+        let mut decoder = Decoder::default();
+        for_each_field(message, &[1], |_, attributes| decoder.read(attributes))?;
+        Ok(decoder.found)
     }
 
+    /// Returns the memory that the lists take, in bytes. The texts are the message's own.
+    pub(super) fn lists_size(&self) -> usize {
+        let raw_headers = self.raw_headers.as_ref().map_or(0, Vec::capacity);
+        let others = [&self.joined_headers, &self.context_extensions, &self.route_metadata];
+        (raw_headers + others.map(Vec::capacity).iter().sum::<usize>()) * size_of::<Pair<'_>>()
+    }
+}
+
+/// Reads a message field by field.
+#[derive(Default)]
+struct Decoder<'a> {
+    /// The fields that were read so far.
+    found: Attributes<'a>,
+    /// Number of entries of all lists.
+    entries: usize,
+}
+
+impl<'a> Decoder<'a> {
     fn read(&mut self, attributes: &'a [u8]) -> DecodeResult {
         for_each_field(attributes, &[1, 4, 10, 13], |number, value| match number {
             1 => self.read_source(value),
             4 => for_each_field(value, &[2], |_, http| self.read_http(http)),
-            10 => push_map_entry(&mut self.context_extensions, value),
-            _ => for_each_field(value, &[1], |_, entry| push_map_entry(&mut self.route_metadata, entry)),
+            10 => {
+                count(&mut self.entries)?;
+                push_map_entry(&mut self.found.context_extensions, value)
+            }
+            _ => for_each_field(value, &[1], |_, entry| {
+                count(&mut self.entries)?;
+                push_map_entry(&mut self.found.route_metadata, entry)
+            }),
         })
     }
 
     fn read_source(&mut self, source: &'a [u8]) -> DecodeResult {
         for_each_field(source, &[1], |_, address| {
             for_each_field(address, &[1], |_, socket_address| {
-                let peer = self.peer.get_or_insert_default();
+                let peer = self.found.peer.get_or_insert_default();
                 for_each_field(socket_address, &[2], |_, text| {
                     *peer = text;
                     Ok(())
@@ -76,21 +113,37 @@ impl<'a> Attributes<'a> {
     }
 
     fn read_http(&mut self, http: &'a [u8]) -> DecodeResult {
+        let Self { found, entries } = self;
         for_each_field(http, &[2, 3, 4, 5, 13], |number, value| {
             match number {
-                2 => self.method = value,
-                3 => return push_map_entry(&mut self.joined_headers, value),
-                4 => self.path = value,
-                5 => self.host = value,
+                2 => found.method = value,
+                3 => {
+                    count(entries)?;
+                    return push_map_entry(&mut found.joined_headers, value);
+                }
+                4 => found.path = value,
+                5 => found.host = value,
                 _ => {
                     let lines =
-                        self.raw_headers.get_or_insert_with(|| Vec::with_capacity(TYPICAL_HEADER_COUNT));
-                    return for_each_field(value, &[1], |_, line| push_header(lines, line));
+                        found.raw_headers.get_or_insert_with(|| Vec::with_capacity(TYPICAL_HEADER_COUNT));
+                    return for_each_field(value, &[1], |_, line| {
+                        count(entries)?;
+                        push_header(lines, line)
+                    });
                 }
             }
             Ok(())
         })
     }
+}
+
+/// Counts one more entry.
+///
+/// # Errors
+/// Fails if there are too many.
+fn count(entries: &mut usize) -> DecodeResult {
+    *entries += 1;
+    if *entries > MAX_ENTRIES { Err(InvalidCheckRequest::TooManyEntries) } else { Ok(()) }
 }
 
 /// Appends a map entry.
@@ -149,25 +202,26 @@ fn for_each_field<'a>(
                 (u32::from(first >> 3), WireType::try_from(u64::from(first & 7)))
             }
             _ => {
-                let (number, wire_type) = decode_key(&mut message).map_err(|_| InvalidCheckRequest)?;
+                let (number, wire_type) =
+                    decode_key(&mut message).map_err(|_| InvalidCheckRequest::Malformed)?;
                 (number, Ok(wire_type))
             }
         };
         let is_used = used.contains(&number);
-        match wire_type.map_err(|_| InvalidCheckRequest)? {
+        match wire_type.map_err(|_| InvalidCheckRequest::Malformed)? {
             WireType::LengthDelimited => {
                 let length = length(&mut message)?;
                 let value;
-                (value, message) = message.split_at_checked(length).ok_or(InvalidCheckRequest)?;
+                (value, message) = message.split_at_checked(length).ok_or(InvalidCheckRequest::Malformed)?;
                 if is_used {
                     visit(number, value)?;
                 }
             }
             other if !is_used => {
                 skip_field(other, number, &mut message, DecodeContext::default())
-                    .map_err(|_| InvalidCheckRequest)?;
+                    .map_err(|_| InvalidCheckRequest::Malformed)?;
             }
-            _ => return Err(InvalidCheckRequest),
+            _ => return Err(InvalidCheckRequest::Malformed),
         }
     }
     Ok(())
@@ -179,8 +233,8 @@ fn length(message: &mut &[u8]) -> Result<usize, InvalidCheckRequest> {
         message.advance(1);
         return Ok(usize::from(short));
     }
-    let length = decode_varint(message).map_err(|_| InvalidCheckRequest)?;
-    usize::try_from(length).map_err(|_| InvalidCheckRequest)
+    let length = decode_varint(message).map_err(|_| InvalidCheckRequest::Malformed)?;
+    usize::try_from(length).map_err(|_| InvalidCheckRequest::Malformed)
 }
 
 #[cfg(test)]
@@ -266,9 +320,53 @@ mod tests {
         of(attributes).prop_map(|attributes| CheckRequest { attributes })
     }
 
+    /// Returns a request with as many empty headers of each form, extensions and namespaces.
+    fn empty_entries(joined: usize, raw: usize, extensions: usize, namespaces: usize) -> Vec<u8> {
+        let headers = vec![HeaderValue::default(); raw];
+        let http = HttpRequest {
+            headers: vec![Entry::default(); joined],
+            header_map: (raw > 0).then_some(HeaderMap { headers }),
+            ..HttpRequest::default()
+        };
+        let attributes = AttributeContext {
+            request: Some(Request { http: Some(http) }),
+            context_extensions: vec![Entry::default(); extensions],
+            route_metadata_context: Some(Metadata {
+                filter_metadata: vec![MetadataEntry::default(); namespaces],
+            }),
+            ..AttributeContext::default()
+        };
+        CheckRequest { attributes: Some(attributes) }.encode_to_vec()
+    }
+
+    #[test]
+    fn more_entries_than_any_envoy_sends_are_refused() {
+        for (joined, raw, extensions, namespaces) in [
+            (MAX_ENTRIES, 0, 0, 0),
+            (0, MAX_ENTRIES, 0, 0),
+            (0, 0, MAX_ENTRIES, 0),
+            (0, 0, 0, MAX_ENTRIES),
+            (MAX_ENTRIES - 3, 1, 1, 1),
+        ] {
+            let full = empty_entries(joined, raw, extensions, namespaces);
+            let attributes = Attributes::decode(&full).unwrap();
+            let least = MAX_ENTRIES * size_of::<Pair<'_>>();
+            assert!((least..=2 * least).contains(&attributes.lists_size()));
+            for one_more in [(1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)] {
+                let (joined, raw, extensions, namespaces) = one_more;
+                // Two concatenated messages decode as their merge.
+                let message = [&full[..], &empty_entries(joined, raw, extensions, namespaces)].concat();
+                assert_eq!(Attributes::decode(&message), Err(InvalidCheckRequest::TooManyEntries));
+            }
+        }
+        // Nothing after the first one too many is read.
+        let broken = [&empty_entries(0, MAX_ENTRIES + 1, 0, 0)[..], b"\x0a"].concat();
+        assert_eq!(Attributes::decode(&broken), Err(InvalidCheckRequest::TooManyEntries));
+    }
+
     fn agree(bytes: &[u8]) -> Result<(), proptest::test_runner::TestCaseError> {
         let generated = CheckRequest::decode(bytes);
-        let generated = generated.as_ref().map(as_generated).map_err(|_| InvalidCheckRequest);
+        let generated = generated.as_ref().map(as_generated).map_err(|_| InvalidCheckRequest::Malformed);
         prop_assert_eq!(Attributes::decode(bytes), generated);
         Ok(())
     }

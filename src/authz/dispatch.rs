@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
+use super::attributes::Attributes;
 use super::check_answer::CheckAnswer;
 use super::edge;
 use super::fallback::{self, CallKind, FALLBACK_COST, FallbackService, HEADERS};
@@ -21,8 +22,9 @@ use super::server::AuthorizationService;
 use super::session::{SharedSession, StreamState};
 use crate::telemetry::connections::StreamRefusal;
 
-/// Memory that a Check takes while it waits, in bytes, beside its message.
-const WAITING_COST: usize = 8 * 1024;
+/// Memory that a Check takes while it waits, in bytes, beside its message and the lists of its
+/// fields.
+const WAITING_COST: usize = 7 * 1024;
 
 /// The services and limits that all connections of a thread share.
 pub struct Server {
@@ -217,7 +219,8 @@ impl Dispatcher {
             return respond(session, id, answer);
         }
         let mut permit = MemoryPermit::new(Rc::clone(&self.account));
-        if !permit.grow(WAITING_COST + message.len()) {
+        let lists = Attributes::decode(message).map_or(0, |attributes| attributes.lists_size());
+        if !permit.grow(WAITING_COST + message.len() + lists) {
             return respond(session, id, Err(self.exhausted(StreamRefusal::Memory)));
         }
         let checking = Rc::clone(&self.server.authorization).check(Bytes::copy_from_slice(message));

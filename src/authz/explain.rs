@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 
 use super::attributes::Attributes;
 use super::deny_reason::{DeniedRequest, DenyReason};
+use super::repeated::RepeatedCredential;
 use super::request::{Headers, Malformed};
 use super::sources::PresentedCredential;
 use super::{path_key, policy};
@@ -48,7 +49,8 @@ impl RouteExplainer {
         let target = path_key::upstream_target(headers.path(), &settings.authz.sources);
         let rule = settings.routes.find_origin(headers.host(), headers.method(), &target);
         explanation.rule = rule.ok().flatten().cloned();
-        let policy = match policy::route_policy(settings, &headers, &target, &attributes) {
+        // Whoever may ask may have the line in the log each time.
+        let policy = match policy::route_policy(settings, &headers, &target, &attributes, |_| true) {
             Ok(policy) => policy.into_owned(),
             Err(reason) => return denied(explanation, &reason),
         };
@@ -74,7 +76,10 @@ impl RouteExplainer {
         if policy.mode == RouteMode::Off {
             return Ok(("off", "the route asks for no credential and looks at none"));
         }
-        let found = PresentedCredential::find(headers, &settings.authz.sources)?;
+        let sources = &settings.authz.sources;
+        let found = PresentedCredential::find(headers, sources)?;
+        let target = path_key::upstream_target(headers.path(), sources);
+        RepeatedCredential::of(found.as_ref()).check_path(&target)?;
         let found = found.as_ref().map(|found| found.credential()).transpose()?;
         let given = request.credential.as_ref().filter(|given| !given.is_empty());
         let given = given.map(|given| Presented::new(given.expose()).ok_or(Malformed::Unreadable));

@@ -28,10 +28,14 @@ pub(super) struct PolicyError {
 const OWN_METADATA: &[u8] = b"talos";
 const GATEWAY_METADATA: &[u8] = b"envoy-gateway";
 
+/// Most bytes of one of these namespaces. Decoded, they take many times that.
+const MAX_NAMESPACE: usize = 64 * 1024;
+
 /// Prefix of each key. Optional in Talos's own metadata.
 const KEY_PREFIX: &[u8] = b"talos.";
 
-/// Returns the policy of a request. `target` is the one that goes upstream.
+/// Returns the policy of a request. `target` is the one that goes upstream. An invalid setting is
+/// logged if `may_log` allows its text, as every request of its route finds it.
 ///
 /// # Errors
 /// Fails if its path is ambiguous, or a setting in Envoy's configuration is invalid.
@@ -40,12 +44,15 @@ pub(super) fn route_policy<'a>(
     headers: &Headers<'_>,
     target: &[u8],
     attributes: &Attributes<'_>,
+    may_log: impl FnOnce(&str) -> bool,
 ) -> Result<Cow<'a, Policy>, DenyReason> {
     let rule = settings.routes.find(headers.host(), headers.method(), target);
     let rule = rule.map_err(|_| Malformed::AmbiguousPath)?;
     let mut policy = Cow::Borrowed(rule.unwrap_or(settings.routes.unmatched()));
     apply_envoy_route(&mut policy, attributes).map_err(|error| {
-        tracing::error!(%error, "an Envoy route has an invalid Talos setting; its requests are denied");
+        if may_log(&error.to_string()) {
+            tracing::error!(%error, "an Envoy route has an invalid Talos setting; its requests are denied");
+        }
         DenyReason::Misconfigured
     })?;
     if settings.authz.preflight == Preflight::Allow && headers.is_preflight() {
@@ -85,8 +92,11 @@ fn own_name<'k>(place: &'static str, key: &'k [u8]) -> Result<Option<&'k [u8]>, 
 }
 
 fn decode_struct(place: &'static str, value: &[u8]) -> Result<Struct, PolicyError> {
-    let error = |_| PolicyError { place, key: "value".to_owned(), problem: "can't be decoded".to_owned() };
-    Struct::decode(value).map_err(error)
+    let error = |problem| PolicyError { place, key: "value".to_owned(), problem };
+    if value.len() > MAX_NAMESPACE {
+        return Err(error(format!("is longer than {MAX_NAMESPACE} bytes")));
+    }
+    Struct::decode(value).map_err(|_| error("can't be decoded".to_owned()))
 }
 
 /// Applies all fields of Talos's own metadata. An unknown name is an error.
@@ -269,6 +279,24 @@ mod tests {
         {
             assert_eq!(read(&metadata("envoy-gateway", &odd)).unwrap(), Policy::default());
         }
+    }
+
+    #[test]
+    fn metadata_longer_than_any_route_needs_is_refused() {
+        // A key and a text of the length; the other bytes are tags and lengths.
+        let with = |namespace, length| {
+            let ignored = serde_json::json!({ "resources": "a".repeat(length) });
+            metadata(namespace, &ignored)
+        };
+        let others = with("envoy-gateway", MAX_NAMESPACE).route_metadata[0].1.len() - MAX_NAMESPACE;
+        let longest = MAX_NAMESPACE - others;
+        for (namespace, more, refused) in
+            [("envoy-gateway", 0, false), ("envoy-gateway", 1, true), ("talos", 1, true), ("other", 1, false)]
+        {
+            assert_eq!(read(&with(namespace, longest + more)).is_err(), refused, "{namespace} {more}");
+        }
+        let error = read(&with("talos", longest + 1)).unwrap_err();
+        assert_eq!(error.to_string(), "metadata value: is longer than 65536 bytes");
     }
 
     #[test]

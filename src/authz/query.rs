@@ -50,13 +50,21 @@ pub(super) fn is_blank_segment(value: &[u8]) -> bool {
 /// Removes the parameters with these names from a URL. The rest stays byte for byte. Returns `None`
 /// if there are none.
 pub(super) fn without<'n>(url: &[u8], names: impl Iterator<Item = &'n str> + Clone) -> Option<Vec<u8>> {
+    without_those(url, |parameter| has_name(parameter, names.clone()))
+}
+
+/// Returns whether the decoded name of a parameter is one of `names`.
+pub(super) fn has_name<'n>(parameter: &[u8], mut names: impl Iterator<Item = &'n str>) -> bool {
+    let written = parameter.split(|byte| *byte == b'=').next().unwrap_or_default();
+    names.any(|name| matches_name(written, name.as_bytes()))
+}
+
+/// Removes the parameters, name and value as written, that `is_removed` from a URL. The rest stays
+/// byte for byte. Returns `None` if there are none.
+pub(super) fn without_those(url: &[u8], is_removed: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
     let query = of_path(url);
-    let is_named = |parameter: &&[u8]| {
-        let written = parameter.split(|byte| *byte == b'=').next().unwrap_or_default();
-        names.clone().any(|name| matches_name(written, name.as_bytes()))
-    };
     let kept: Vec<&[u8]> =
-        query.split(|byte| *byte == b'&').filter(|parameter| !is_named(parameter)).collect();
+        query.split(|byte| *byte == b'&').filter(|parameter| !is_removed(parameter)).collect();
     let rest = kept.join(&b'&');
     if rest.len() == query.len() {
         return None;

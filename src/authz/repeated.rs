@@ -1,7 +1,8 @@
 //! A credential of the URL that the request repeats elsewhere: in headers of proxies and browsers
-//! that hold the URL under names nobody has listed, in cookies, in the fragment.
+//! that hold the URL under names nobody has listed, in cookies, elsewhere in the URL.
 
 use super::query;
+use super::request::Malformed;
 use super::sources::PresentedCredential;
 use crate::config::CredentialSource;
 
@@ -26,17 +27,31 @@ impl<'p> RepeatedCredential<'p> {
 
     /// Returns true if a value contains the credential, as it is or encoded as in a URL.
     pub(super) fn is_in(self, value: &[u8]) -> bool {
-        let Some(credential) = self.0 else { return false };
+        // No encoding is shorter than what it stands for.
+        let Some(credential) = self.0.filter(|credential| credential.len() <= value.len()) else {
+            return false;
+        };
         // The search in texts takes linear time, also for hostile values.
         let contains = |text: &[u8]| String::from_utf8_lossy(text).contains(credential);
         // What can't be decoded has been searched as it is.
         query::in_any_layer(value, contains, |_| false)
+    }
+
+    /// Checks the path of the target that goes upstream, without query and fragment.
+    ///
+    /// # Errors
+    /// Fails if it contains the credential. What stands in a path can't be taken out without making
+    /// it another one.
+    pub(super) fn check_path(self, target: &[u8]) -> Result<(), Malformed> {
+        let end = target.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(target.len());
+        if self.is_in(&target[..end]) { Err(Malformed::Ambiguous) } else { Ok(()) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authz::path_key;
     use crate::authz::request::Headers;
     use crate::authz::request::tests::both_forms;
 
@@ -64,5 +79,34 @@ mod tests {
             }
         }
         assert!(!RepeatedCredential::of(None).is_in(b"s3cr3t"));
+    }
+
+    #[test]
+    fn a_path_that_repeats_the_credential_is_refused() {
+        let sources: Vec<CredentialSource> =
+            serde_json::from_value(serde_json::json!([{ "query": "key" }, { "path": "/v2/{key}" }])).unwrap();
+        for (target, refused) in [
+            ("/v2/s3cr3t-key/x", false),
+            ("/v2/s3cr3t-key/x?next=/v2/s3cr3t-key#s3cr3t-key", false),
+            ("/v2/s3cr3t-key/as3cr3t-keyb", true),
+            ("/v2/s3cr3t-key/x/s3cr3t%2dkey", true),
+            ("/v2/s3cr3t-key/x%252Fs3cr3t%252Dkey?a", true),
+            ("/v2/s3cr3t-kez/s3cr3t-key", false),
+            ("/p?key=s3cr3t-key", false),
+            ("/p/s3cr3t-key?key=s3cr3t-key", true),
+            ("/p/%733cr3t-key?key=s3cr3t%2Dkey", true),
+            ("/p/s3cr3t-key", false),
+            // Too short to be told from other text.
+            ("/p/orders?key=orders", false),
+        ] {
+            for attributes in both_forms(target, &[]) {
+                let headers = Headers::of(&attributes);
+                let presented = PresentedCredential::find(&headers, &sources).unwrap();
+                let upstream = path_key::upstream_target(headers.path(), &sources);
+                let checked = RepeatedCredential::of(presented.as_ref()).check_path(&upstream);
+                let expected = if refused { Err(Malformed::Ambiguous) } else { Ok(()) };
+                assert_eq!(checked, expected, "{target}");
+            }
+        }
     }
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -20,7 +19,9 @@ use super::denied_response::encode_denied;
 use super::deny_reason::{DeniedRequest, DenyReason};
 use super::finish::{extras, finish};
 use super::limits::MAX_EDGE_STREAMS;
+use super::log_limiter::{LogLimiter, TextLimiter};
 use super::principal::Principal;
+use super::repeated::RepeatedCredential;
 use super::request::Headers;
 use super::response::{encode_anonymous, encode_ok};
 use super::sources::PresentedCredential;
@@ -50,9 +51,6 @@ pub const SERVICE_NAME: &str = "envoy.service.auth.v3.Authorization";
 const MISS_BUDGET: Duration = Duration::from_millis(150);
 /// Part of that budget in which a known key waits for its row to be read again.
 const REFRESH_BUDGET: Duration = Duration::from_millis(30);
-
-/// Time between two log lines of one kind.
-const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Permission of a Check to wait for what isn't cached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,22 +102,8 @@ pub struct AuthorizationService {
     templates: Arc<ArcSwap<Templates>>,
     large_messages: LogLimiter,
     failed_lookups: LogLimiter,
-}
-
-/// Limits log lines of one kind to one in [`LOG_INTERVAL`], for all threads together.
-#[derive(Clone, Default)]
-struct LogLimiter(Arc<Mutex<Option<BootTime>>>);
-
-impl LogLimiter {
-    /// Returns whether a line may be logged now, and takes it for logged.
-    fn take(&self, now: BootTime) -> bool {
-        let mut logged = self.0.lock();
-        let is_allowed = logged.is_none_or(|at| now.since(at) >= LOG_INTERVAL);
-        if is_allowed {
-            *logged = Some(now);
-        }
-        is_allowed
-    }
+    invalid_settings: TextLimiter,
+    failed_mints: LogLimiter,
 }
 
 impl AuthorizationService {
@@ -128,8 +112,17 @@ impl AuthorizationService {
     /// Cache misses run on `runtime`, which owns the database pool.
     pub fn new(service: Arc<Service>, metrics: Arc<Metrics>, runtime: Handle) -> Self {
         let edge_streams = Arc::new(Semaphore::new(MAX_EDGE_STREAMS));
-        let (templates, large_messages, failed_lookups) = Default::default();
-        Self { service, metrics, runtime, edge_streams, templates, large_messages, failed_lookups }
+        Self {
+            service,
+            metrics,
+            runtime,
+            edge_streams,
+            templates: Arc::default(),
+            large_messages: LogLimiter::default(),
+            failed_lookups: LogLimiter::default(),
+            invalid_settings: TextLimiter::default(),
+            failed_mints: LogLimiter::default(),
+        }
     }
 
     /// Uses these templates for the responses to refused requests.
@@ -204,6 +197,14 @@ impl AuthorizationService {
             );
         }
         DenyReason::Unavailable
+    }
+
+    /// Returns why a Check is refused for which no token could be minted, and logs one a minute.
+    fn no_token(&self, error: &MintError) -> DenyReason {
+        if self.failed_mints.take(self.service.clock.boot_now()) {
+            tracing::error!(%error, "upstream token could not be minted");
+        }
+        DenyReason::Misconfigured
     }
 
     /// Counts the time that a Check took.
@@ -285,7 +286,8 @@ impl AuthorizationService {
             settings.for_host(|| str::from_utf8(headers.host()).ok()).ok_or(DenyReason::UnknownHost)?;
         check.network = Some(settings.network);
         let target = path_key::upstream_target(headers.path(), &settings.authz.sources);
-        let policy = policy::route_policy(settings, &headers, &target, attributes)?;
+        let may_log = |error: &str| self.invalid_settings.take(error, self.service.clock.boot_now());
+        let policy = policy::route_policy(settings, &headers, &target, attributes, may_log)?;
         check.route = policy.name;
         let presented = match policy.mode {
             RouteMode::Off => None,
@@ -303,6 +305,7 @@ impl AuthorizationService {
                 }
             };
         };
+        RepeatedCredential::of(Some(&presented)).check_path(&target)?;
         let attempt = VerifyRequest {
             credential: presented.credential()?,
             client: headers.client_address(&settings.authz),
@@ -330,12 +333,11 @@ impl AuthorizationService {
         (check.key, check.client) = (verification.counted_key(), attempt.client);
         match verification.verdict {
             Ok(Identity::Key(entry)) => {
-                let key = &entry.key;
+                let (key, cost) = (&entry.key, policy.cost.get());
                 let denied = |reason| DeniedRequest::of_key(reason, &entry);
                 policy::check_key(&policy, &key.scopes, key.visibility).map_err(denied)?;
                 let parts = (&*self.service, &self.runtime);
-                let charged = charge(parts, settings, key, policy.cost.get(), wait.since()).await;
-                let charges = charged.map_err(denied)?;
+                let charges = charge(parts, settings, key, cost, wait.since()).await.map_err(denied)?;
                 let now = self.service.clock.now();
                 let answer =
                     self.admit_key(settings, &policy, &headers, &presented, (&entry, now), charges)?;
@@ -419,7 +421,10 @@ impl AuthorizationService {
         let (principal, audience) = (Principal::of_key(&entry.key), policy.audience.as_deref());
         let (with_token, now) = (sends_token(settings, policy), self.service.clock.now());
         let minted = match with_token {
-            true => Some(self.service.mint_for_upstream(settings, entry, audience, now).map_err(no_token)?),
+            true => {
+                let minted = self.service.mint_for_upstream(settings, entry, audience, now);
+                Some(minted.map_err(|error| self.no_token(&error))?)
+            }
             false => None,
         };
         let for_audience = with_token.then(|| audience.map(Into::into));
@@ -455,7 +460,7 @@ impl AuthorizationService {
             TokenFormat::Jwt => Some(Cow::Borrowed(presented.credential()?.expose())),
             TokenFormat::Macaroon => {
                 let minted = self.service.mint_for_macaroon(settings, network, authority, audience);
-                let minted = minted.map_err(no_token)?;
+                let minted = minted.map_err(|error| self.no_token(&error))?;
                 self.metrics.tokens_minted.inc();
                 Some(Cow::Owned(minted.token))
             }
@@ -469,11 +474,6 @@ impl AuthorizationService {
 
 fn decode(message: &[u8]) -> Result<Attributes<'_>, tonic::Status> {
     Attributes::decode(message).map_err(|error| tonic::Status::invalid_argument(error.to_string()))
-}
-
-fn no_token(error: MintError) -> DenyReason {
-    tracing::error!(%error, "upstream token could not be minted");
-    DenyReason::Misconfigured
 }
 
 /// Returns whether a cached answer is one for this policy, by its conditions.

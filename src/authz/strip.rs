@@ -1,6 +1,7 @@
 //! Removal of the credential from the request that goes upstream.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use super::identity_headers::IDENTITY_HEADERS;
 use super::path_key::KeySegment;
@@ -53,7 +54,7 @@ pub(super) fn strip_headers(
             CredentialSource::Query { .. } | CredentialSource::Path(_) => is_in_url = true,
         }
     }
-    let repeating = if is_in_url { repeating_cookies(presented, headers) } else { vec![] };
+    let repeating = if is_in_url { repeating_cookies(presented, headers) } else { HashSet::new() };
     let is_any = has_cookie || !repeating.is_empty();
     if is_any && !presented.carriers().any(|carrier| is_header(carrier, cookie::COOKIE)) {
         strip_cookies(presented, headers, &repeating, extras);
@@ -65,28 +66,31 @@ pub(super) fn strip_headers(
 }
 
 /// Returns the names of cookies in which a page has stored its URL with the credential.
-fn repeating_cookies<'a>(presented: &PresentedCredential<'_>, headers: &Headers<'a>) -> Vec<&'a str> {
+fn repeating_cookies<'a>(presented: &PresentedCredential<'_>, headers: &Headers<'a>) -> HashSet<&'a [u8]> {
     let (repeated, joined) = (RepeatedCredential::of(Some(presented)), headers.are_joined());
-    let mut names = vec![];
+    let mut names = HashSet::new();
     for line in headers.values(cookie::COOKIE).filter(|line| repeated.is_in(line)) {
-        names.extend(cookie::names_with(line, joined, |value| repeated.is_in(value)));
+        names.extend(cookie::names_with(line, joined, |value| repeated.is_in(value)).map(str::as_bytes));
     }
     names
 }
 
-/// Removes the cookies that carry the credential, and those that repeat it.
+/// Removes the cookies that carry the credential, and those that repeat it, of which there may be
+/// any number.
 fn strip_cookies(
     presented: &PresentedCredential<'_>,
     headers: &Headers<'_>,
-    repeating: &[&str],
+    repeating: &HashSet<&[u8]>,
     extras: &mut Extras,
 ) {
-    let names = presented.carriers().filter_map(|carrier| match carrier {
-        CredentialSource::Cookie { name } => Some(name.as_str()),
-        _ => None,
-    });
-    let names = names.chain(repeating.iter().copied());
-    let rest = cookie::without(headers.values(cookie::COOKIE), headers.are_joined(), names);
+    let is_carrier = |written: &[u8]| {
+        presented.carriers().any(|carrier| match carrier {
+            CredentialSource::Cookie { name } => name.as_bytes() == written,
+            _ => false,
+        })
+    };
+    let is_removed = |name: &[u8]| is_carrier(name) || repeating.contains(name);
+    let rest = cookie::without(headers.values(cookie::COOKIE), headers.are_joined(), is_removed);
     match &*text(&rest) {
         "" => extras.remove_header(cookie::COOKIE.as_bytes()),
         rest => extras.set_header(cookie::COOKIE, rest),
@@ -116,7 +120,8 @@ fn strip_subprotocols(
     Ok(())
 }
 
-/// Removes a credential from the path and the query. The rest stays byte for byte.
+/// Removes a credential from the path and the query, and what repeats it from query and fragment.
+/// The rest stays byte for byte. A path that repeats it was refused before.
 ///
 /// A segment that a path source reads is removed in any case, as the policy of the route was found
 /// by the path without it.
@@ -126,17 +131,37 @@ pub(super) fn strip_target(
     presented: Option<&PresentedCredential<'_>>,
     extras: &mut Extras,
 ) {
-    let mut names = presented.into_iter().flat_map(|presented| query_names(presented.carriers())).peekable();
-    let segment = KeySegment::of_sources(headers.path(), sources);
-    if segment.is_none() && names.peek().is_none() {
-        return;
+    if let Some(target) = stripped_target(headers.path(), sources, presented) {
+        extras.set_header(PATH, &text(&target));
     }
-    let target = segment.map_or(Cow::Borrowed(headers.path()), |segment| Cow::Owned(segment.removed()));
-    let stripped = query::without(&target, names);
-    let stripped = stripped.as_deref().unwrap_or(&target);
-    let fragment = stripped.iter().position(|byte| *byte == b'#').unwrap_or(stripped.len());
-    let is_repeated = RepeatedCredential::of(presented).is_in(&stripped[fragment..]);
-    extras.set_header(PATH, &text(if is_repeated { &stripped[..fragment] } else { stripped }));
+}
+
+/// Returns the target without the credential. None if it carries none.
+fn stripped_target(
+    target: &[u8],
+    sources: &[CredentialSource],
+    presented: Option<&PresentedCredential<'_>>,
+) -> Option<Vec<u8>> {
+    let names = presented.into_iter().flat_map(|presented| query_names(presented.carriers()));
+    let segment = KeySegment::of_sources(target, sources);
+    if segment.is_none() && names.clone().next().is_none() {
+        return None;
+    }
+    let repeated = RepeatedCredential::of(presented);
+    let target = segment.map_or(Cow::Borrowed(target), |segment| Cow::Owned(segment.removed()));
+    let is_removed =
+        |parameter: &[u8]| query::has_name(parameter, names.clone()) || repeated.is_in(parameter);
+    let mut rest = query::without_those(&target, is_removed).unwrap_or_else(|| target.into_owned());
+    let fragment = rest.iter().position(|byte| *byte == b'#').unwrap_or(rest.len());
+    if repeated.is_in(&rest[fragment..]) {
+        rest.truncate(fragment);
+    }
+    // A credential with a `&` is in no single parameter.
+    let query = rest.iter().position(|byte| *byte == b'?').unwrap_or(rest.len());
+    if repeated.is_in(&rest[query..]) {
+        rest.truncate(query);
+    }
+    Some(rest)
 }
 
 fn query_names<'a>(
@@ -238,6 +263,11 @@ fn text(bytes: &[u8]) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authz::request::tests::both_forms;
+    use crate::authz::response::{encode_anonymous, encode_with_extras};
+    use crate::config::Authz;
+    use prost::Message;
+    use talos_proto::CheckResponse;
 
     #[test]
     fn urls_lose_their_credentials_or_are_dropped() {
@@ -260,6 +290,66 @@ mod tests {
         ] {
             let left = without_credentials(url.as_bytes(), &sources);
             assert_eq!(left.as_deref(), rest.map(str::as_bytes), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_target_loses_its_credential_wherever_it_stands() {
+        let sources: Vec<CredentialSource> = serde_json::from_value(
+            serde_json::json!([{ "query": "key" }, { "path": "/v2/{key}" }, { "header": "x-api-key" }]),
+        )
+        .unwrap();
+        for (target, rest) in [
+            ("/p?a=s3cr3t-key", None),
+            ("/p?z=%7E&key=s3cr3t-key&a=1+2&&b#c", Some("/p?z=%7E&a=1+2&&b#c")),
+            ("/p?key=s3cr3t-key&next=%2Fp%3Fkey%3Ds3cr3t-key", Some("/p")),
+            ("/p?a=1&key=s3cr3t-key&copy=s3cr3t-key&b", Some("/p?a=1&b")),
+            ("/p?key=s3cr3t-key&next=/p%3Fkey%3Ds3cr3t%252Dkey&b#s3cr3t", Some("/p?b#s3cr3t")),
+            ("/p?key=s3cr3t%2Dkey&s3cr3t-key&b=%&c=xs3cr3t-keyx", Some("/p?b=%")),
+            ("/p?key=s3cr3t-key&b#key=s3cr3t-key", Some("/p?b")),
+            ("/v2/s3cr3t-key/x?next=/v2/s3cr3t-key", Some("/v2/x")),
+            ("/v2/s3cr3t-key/x?next=%2Fv2%2Fs3cr3t-key%2Fx&a=s3cr3t-kez", Some("/v2/x?a=s3cr3t-kez")),
+            ("/p?key=s3cr3t%26key&a=1&d=s3cr3t%26key", Some("/p?a=1")),
+            ("/p?key=s3cr3t%26%79es&a=s3cr3t&yes", Some("/p")),
+            // Too short to be told from other text.
+            ("/p?key=orders&list=orders", Some("/p?list=orders")),
+        ] {
+            for attributes in both_forms(target, &[]) {
+                let presented = PresentedCredential::find(&Headers::of(&attributes), &sources).unwrap();
+                let left = stripped_target(target.as_bytes(), &sources, presented.as_ref());
+                let left = left.map(|left| String::from_utf8_lossy(&left).into_owned());
+                assert_eq!(left.as_deref(), rest, "{target}");
+            }
+        }
+        // On a route that looks at no credential, the segment goes all the same.
+        let left = stripped_target(b"/v2/s3cr3t-key/x?next=/v2/s3cr3t-key", &sources, None);
+        assert_eq!(left.as_deref(), Some(&b"/v2/x?next=/v2/s3cr3t-key"[..]));
+        // A credential of a header is the client's affair elsewhere.
+        for attributes in both_forms("/p?a=s3cr3t-key", &[("x-api-key", "s3cr3t-key")]) {
+            let presented = PresentedCredential::find(&Headers::of(&attributes), &sources).unwrap();
+            assert_eq!(stripped_target(attributes.path, &sources, presented.as_ref()), None);
+        }
+    }
+
+    #[test]
+    fn ten_thousand_cookies_that_repeat_the_key_go() {
+        let sources: Vec<CredentialSource> =
+            serde_json::from_value(serde_json::json!([{ "query": "key" }])).unwrap();
+        let line: String = (0..10_000).map(|n| format!("c{n}=/p?key=s3cr3t-key; d{n}=1; ")).collect();
+        let line: &'static str = line.leak();
+        for attributes in both_forms("/p?key=s3cr3t-key", &[("cookie", line)]) {
+            let headers = Headers::of(&attributes);
+            let presented = PresentedCredential::find(&headers, &sources).unwrap().unwrap();
+            let repeating = repeating_cookies(&presented, &headers);
+            assert_eq!(repeating.len(), 10_000);
+            let mut extras = Extras::default();
+            strip_cookies(&presented, &headers, &repeating, &mut extras);
+            let answer = encode_with_extras(encode_anonymous(&Authz::default(), "ok"), &extras);
+            let answer = CheckResponse::decode(answer).unwrap().ok_response.unwrap();
+            let mut set = answer.headers.iter().filter_map(|option| option.header.as_ref());
+            let left = &set.find(|header| header.key == "cookie").unwrap().value;
+            assert_eq!(cookie::values(left, false, "d9999").count(), 1);
+            assert!(!left.windows(6).any(|part| part == b"s3cr3t"));
         }
     }
 

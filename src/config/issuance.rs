@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::error::Problems;
+use super::lists::{list_up_to, optional_list_up_to};
 use super::serde_forms;
 use crate::clock::Timestamp;
 use crate::key::{FieldError, MAX_LABEL, NamePattern, Scopes, TEN_YEARS, Visibility};
 
 /// Most policies.
-pub(super) const MAX_POLICIES: usize = 64;
+pub const MAX_POLICIES: usize = 64;
 /// Most named sets of scopes.
 pub(super) const MAX_ROLES: usize = 256;
 /// Most bytes of a policy's name, and of that of a set of scopes.
@@ -48,9 +50,10 @@ pub struct IssuancePolicy {
     /// If true, a key must have an end.
     pub require_ttl: bool,
     /// Scopes of which each scope of a key must be one, or be covered by one that ends in `:*`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "scope_set", skip_serializing_if = "Option::is_none")]
     pub allowed_scopes: Option<ScopeSet>,
     /// Members that the metadata of a key must have, other than null.
+    #[serde(deserialize_with = "members")]
     pub required_metadata: Vec<String>,
     /// If true, a key must be restricted to addresses.
     pub require_ip_restriction: bool,
@@ -153,6 +156,17 @@ impl From<ScopeSet> for Vec<String> {
     }
 }
 
+/// Deserialises a list of scopes, of which no more is kept than shows that there are too many.
+fn scope_set<'de, D: Deserializer<'de>>(list: D) -> Result<Option<ScopeSet>, D::Error> {
+    let texts: Option<Vec<String>> = optional_list_up_to(list, Scopes::MAX)?;
+    texts.map(ScopeSet::try_from).transpose().map_err(D::Error::custom)
+}
+
+/// Deserialises the names of members, likewise.
+fn members<'de, D: Deserializer<'de>>(list: D) -> Result<Vec<String>, D::Error> {
+    list_up_to(list, MAX_REQUIRED)
+}
+
 /// Pattern of names.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
@@ -222,11 +236,16 @@ pub(super) fn check(policies: &[IssuancePolicy], roles: &Roles, problems: &mut P
     }
 }
 
+/// Returns what is wrong with a number of policies.
+pub fn problem_of_count(policies: usize) -> Option<String> {
+    (policies > MAX_POLICIES).then(|| format!("must be {MAX_POLICIES} policies at most"))
+}
+
 /// Returns what is wrong with policies, each with its place in the list. `roles` are the names of
 /// sets of scopes.
 pub fn problems_of(policies: &[IssuancePolicy], roles: &[&str]) -> Vec<(String, String)> {
-    if policies.len() > MAX_POLICIES {
-        return vec![(String::new(), format!("must be {MAX_POLICIES} policies at most"))];
+    if let Some(problem) = problem_of_count(policies.len()) {
+        return vec![(String::new(), problem)];
     }
     let mut problems = vec![];
     for (index, policy) in policies.iter().enumerate() {

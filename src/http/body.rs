@@ -17,6 +17,7 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor}
 use serde_json::error::Category;
 use tokio::time::timeout;
 
+use crate::config::optional_list_up_to;
 use crate::error::{ApiError, Reason};
 
 /// Maximum body on the admin plane, in bytes. The largest request is a batch of a thousand keys.
@@ -99,15 +100,34 @@ fn is_json(media_type: &[u8]) -> bool {
 /// # Errors
 /// Fails if it is not JSON, or has wrong fields.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    let mut json = serde_json::Deserializer::from_slice(body);
-    let Object(value) =
-        serde_path_to_error::deserialize(&mut json).map_err(|error| match error.inner().classify() {
+    parse_at("", body)
+}
+
+/// Parses JSON that stands at a place of the body, such as `routes[3]`.
+///
+/// # Errors
+/// Fails like [`parse`]. The field begins with the place.
+pub(super) fn parse_at<T: DeserializeOwned>(place: &str, text: &[u8]) -> Result<T, ApiError> {
+    let mut json = serde_json::Deserializer::from_slice(text);
+    let Object(value) = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = path_within(place, &error.path().to_string());
+        match error.inner().classify() {
             // Says what was expected next, not what a value must be.
-            Category::Syntax | Category::Eof | Category::Io => not_json(&error.path().to_string()),
-            Category::Data => explain(&error.path().to_string(), &error.inner().to_string()),
-        })?;
+            Category::Syntax | Category::Eof | Category::Io => not_json(&path),
+            Category::Data => explain(&path, &error.inner().to_string()),
+        }
+    })?;
     json.end().map_err(|_| ApiError::field("body", "has something after the JSON value"))?;
     Ok(value)
+}
+
+/// Returns the path of a member of what stands at `place`.
+fn path_within(place: &str, path: &str) -> String {
+    match (place, path) {
+        ("", path) => path.to_owned(),
+        (place, "." | "?") => place.to_owned(),
+        (place, path) => format!("{place}.{path}"),
+    }
 }
 
 /// Deserialises a field that is a JSON object.
@@ -120,14 +140,16 @@ pub(super) fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     Ok(Option::deserialize(field)?.map(|Object(value)| value))
 }
 
-/// Deserialises a field that is a list of JSON objects.
+/// Deserialises a field that is a list of at most `most` JSON objects. Of a longer list, one object
+/// more is kept and the others are skipped: who counts them finds too many.
 ///
 /// # Errors
 /// Fails like [`object`].
 pub(super) fn objects<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     field: D,
+    most: usize,
 ) -> Result<Option<Vec<T>>, D::Error> {
-    let items: Option<Vec<Object<T>>> = Option::deserialize(field)?;
+    let items: Option<Vec<Object<T>>> = optional_list_up_to(field, most)?;
     Ok(items.map(|items| items.into_iter().map(|Object(value)| value).collect()))
 }
 
@@ -218,8 +240,7 @@ mod tests {
     struct Sample {
         #[allow(dead_code, reason = "read by the deserializer alone")]
         name: Option<String>,
-        #[allow(dead_code, reason = "read by the deserializer alone")]
-        #[serde(default, deserialize_with = "objects")]
+        #[serde(default, deserialize_with = "up_to_three")]
         inner: Option<Vec<Sample>>,
         #[allow(dead_code, reason = "read by the deserializer alone")]
         #[serde(default, deserialize_with = "object")]
@@ -229,10 +250,40 @@ mod tests {
         #[allow(dead_code, reason = "read by the deserializer alone")]
         #[serde(default, deserialize_with = "crate::duration::deserialize_option")]
         wait: Option<std::time::Duration>,
-        #[allow(dead_code, reason = "read by the deserializer alone")]
         number: Option<u32>,
         #[allow(dead_code, reason = "read by the deserializer alone")]
         texts: Option<Vec<String>>,
+    }
+
+    fn up_to_three<'de, D: Deserializer<'de>>(field: D) -> Result<Option<Vec<Sample>>, D::Error> {
+        objects(field, 3)
+    }
+
+    #[test]
+    fn objects_beyond_a_limit_are_skipped() {
+        for (count, kept) in [(0, 0), (3, 3), (4, 4), (10_000, 4)] {
+            let body = format!(r#"{{"inner":[{}]}}"#, vec!["{}"; count].join(","));
+            let sample: Sample = parse(body.as_bytes()).unwrap();
+            assert_eq!(sample.inner.map(|inner| inner.len()), Some(kept), "{count} objects");
+        }
+        // Whatever they are: they aren't read.
+        let sample: Sample = parse(br#"{"inner":[{},{},{},{},{"nmae":1},5],"number":1}"#).unwrap();
+        assert_eq!((sample.inner.map(|inner| inner.len()), sample.number), (Some(4), Some(1)));
+    }
+
+    #[test]
+    fn errors_of_a_part_begin_with_its_place() {
+        for (text, start) in [
+            (r#"{"nmae":1}"#, "parts[7].nmae: is not"),
+            (r#"{"number":"1"}"#, "parts[7].number: must be a whole number"),
+            (r#"{"inner":[{},{"number":-1}]}"#, "parts[7].inner[1].number: must be a whole number"),
+            (r#"{"number":x}"#, "parts[7].number: must be valid JSON"),
+            ("null", "parts[7]: must be an object"),
+            ("[]", "parts[7]: must be an object"),
+        ] {
+            let error = parse_at::<Sample>("parts[7]", text.as_bytes()).unwrap_err();
+            assert!(error.message.starts_with(start), "{}", error.message);
+        }
     }
 
     #[test]

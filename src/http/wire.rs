@@ -7,6 +7,7 @@ mod credits;
 mod events;
 mod explain;
 mod listed;
+mod lists;
 pub(super) mod names;
 mod own_key;
 mod policies;

@@ -8,6 +8,8 @@ use super::FieldError;
 
 /// Size of a compiled pattern, in bytes. A pattern that needs more is refused.
 const MAX_COMPILED: usize = 256 * 1024;
+/// Size of what matching keeps of a pattern to be quicker the next time, in bytes.
+const MAX_MATCHER_CACHE: usize = 512 * 1024;
 /// Depth of groups within groups.
 const MAX_NESTING: u32 = 32;
 
@@ -34,8 +36,13 @@ impl NamePattern {
         if text.is_empty() || text.len() > Self::MAX_LEN {
             return Err(FieldError::new("must be a pattern of 1 to 256 bytes"));
         }
-        let compile =
-            |text: &str| RegexBuilder::new(text).size_limit(MAX_COMPILED).nest_limit(MAX_NESTING).build();
+        let compile = |text: &str| {
+            RegexBuilder::new(text)
+                .size_limit(MAX_COMPILED)
+                .dfa_size_limit(MAX_MATCHER_CACHE)
+                .nest_limit(MAX_NESTING)
+                .build()
+        };
         // By itself first: `a)(b` is a pattern only within the group.
         let mut regex = compile(text).map_err(|error| FieldError::new(problem(&error)))?;
         if !text.starts_with('^') && !ends_with_anchor(text) {

@@ -110,6 +110,9 @@ impl Service {
             };
             let page = self.store.list_keys(network, position.kind, page, now).await.map_err(unavailable)?;
             for key in page.keys {
+                // Patterns may take long to match: between keys, others get the thread, and the
+                // request may reach its time limit.
+                tokio::task::yield_now().await;
                 found.scanned += 1;
                 position.after = Some(Cursor { created: key.created, key_id: key.id.to_string() });
                 let violations = policies.check(&key);

@@ -22,7 +22,7 @@ use crate::settings::routes::Route;
 use crate::store::{UsageGroup, UsageQuery, UsageSum};
 
 /// Most candidates.
-const MAX_ROUTES: usize = 1_000;
+pub const MAX_PREVIEWED_ROUTES: usize = 1_000;
 /// Sums of usage of a page if the request doesn't say.
 const DEFAULT_PAGE: u32 = 500;
 /// Most sums of usage of a page.
@@ -119,8 +119,9 @@ impl Service {
         request: ScopesPreviewRequest,
     ) -> Result<ScopesPreview, ApiError> {
         let (network, now) = (settings.network, self.clock.now());
-        if request.routes.is_empty() || request.routes.len() > MAX_ROUTES {
-            return Err(ApiError::field("routes", format!("must be 1 to {MAX_ROUTES} routes")));
+        if request.routes.is_empty() || request.routes.len() > MAX_PREVIEWED_ROUTES {
+            let problem = format!("must be 1 to {MAX_PREVIEWED_ROUTES} routes");
+            return Err(ApiError::field("routes", problem));
         }
         let start = request.start.map(Timestamp::as_micros);
         let described = fingerprint(&json!(["preview", request.routes, start]));

@@ -51,7 +51,8 @@ impl InsertLimits {
     }
 }
 
-/// What is counted: the actor, the visibility of its keys, and the number up to which they count.
+/// Key of a number of keys: the actor, their visibility, and the number up to which they are
+/// counted.
 type Slot = (String, Option<&'static str>, u32);
 
 /// Numbers of keys of actors within one transaction, those that it adds among them.

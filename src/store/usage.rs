@@ -57,8 +57,8 @@ pub struct KeyUse {
 impl Store {
     /// Saves rows of a process, at most [`USAGE_BATCH`] of each kind, in one transaction. A number
     /// that is saved never becomes smaller, so a repeated or late call changes nothing. Returns
-    /// those keys of `keys` that don't exist any more, with the id that such a key has now, if it has
-    /// one: nothing of theirs is saved.
+    /// those keys of `keys` that don't exist any more, with the id that such a key has now, if it
+    /// has one: nothing of theirs is saved.
     ///
     /// # Errors
     /// When the database fails; the rows may then be saved or not.

@@ -23,6 +23,7 @@ mod client;
 mod connections;
 mod frames;
 mod http;
+mod lists;
 mod measure;
 mod survival;
 mod tls;

@@ -3,14 +3,22 @@
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 
+use crate::error::{ApiError, Reason};
 use crate::http::body;
 use crate::http::context::{Context, NetworkSettings};
 use crate::http::reply::{Reply, ok};
 use crate::http::wire::{
     CheckPoliciesBody, CheckPoliciesOut, ListPoliciesOut, PreviewScopesBody, PreviewScopesOut,
 };
-use crate::service::ScopesPreviewRequest;
+use crate::service::{PolicyCheckRequest, ScopesPreviewRequest};
+
+/// Checks of policies at once. The others wait: compiled patterns may take tens of megabytes.
+const MAX_CHECKS: usize = 2;
+
+static CHECKS: Semaphore = Semaphore::const_new(MAX_CHECKS);
 
 pub(crate) async fn list_policies(Extension(settings): NetworkSettings) -> Reply {
     ok(StatusCode::OK, &ListPoliciesOut::new(&settings.issuance, &settings.scope_sets))
@@ -22,7 +30,12 @@ pub(crate) async fn check_policies(
     request: Request,
 ) -> Reply {
     let body: CheckPoliciesBody = body::read(request, body::ADMIN_LIMIT).await?;
-    let found = context.service.check_policies(&settings, body.into()).await?;
+    let turn = CHECKS.acquire().await;
+    // Compiling takes processor time, and goes on if the client is gone: so it keeps the turn.
+    let compiled = spawn_blocking(move || (PolicyCheckRequest::try_from(body), turn)).await;
+    let (request, _turn) =
+        compiled.map_err(|_| ApiError::new(Reason::InternalServerError, "internal error"))?;
+    let found = context.service.check_policies(&settings, request?).await?;
     ok(StatusCode::OK, &CheckPoliciesOut::from(&found))
 }
 

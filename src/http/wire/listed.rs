@@ -7,13 +7,13 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::credits::{CreditsBody, credits};
-use super::rate_limits::{NamedRateLimitPolicy, RateLimitPolicy, rate_limits};
+use super::rate_limits::{NamedRateLimitPolicy, RateLimitPolicy, policy_list, rate_limits};
 use super::requests::{ImportBody, IpRestriction, addresses, scopes, visibility};
 use super::scalars::field;
 use super::state::time;
 use crate::clock::Timestamp;
 use crate::error::ApiError;
-use crate::http::body::{self, object, objects};
+use crate::http::body::{self, object};
 use crate::key::{
     ActorId, CreditBalance, Credits, Key, KeyId, KeyKind, KeyName, Metadata, NetworkId, Provenance,
     RatePolicies, Revocation, RevocationReason, Signer, Status, Suspension, Suspensions,
@@ -35,7 +35,7 @@ struct ListedKey {
     ip_restriction: Option<IpRestriction>,
     #[serde(default, deserialize_with = "object")]
     rate_limit_policy: Option<RateLimitPolicy>,
-    #[serde(default, deserialize_with = "objects")]
+    #[serde(default, deserialize_with = "policy_list")]
     rate_limit_policies: Option<Vec<NamedRateLimitPolicy>>,
     #[serde(default, deserialize_with = "object")]
     credits: Option<CreditsBody>,

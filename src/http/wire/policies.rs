@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::state::set_time;
 use crate::clock::Timestamp;
-use crate::config::{IssuancePolicy, Route};
+use crate::config::{IssuancePolicy, MAX_POLICIES, Route, optional_list_up_to, problem_of_count};
 use crate::error::ApiError;
-use crate::http::body::objects;
+use crate::http::body::{objects, parse_at};
 use crate::key::{ActorId, KeyName, Scope, Scopes};
 use crate::service::{
-    BreakingKey, BreakingKeys, PolicyCheckRequest, PreviewRow, PreviewVerdict, ScopesPreview,
-    ScopesPreviewRequest,
+    BreakingKey, BreakingKeys, MAX_PREVIEWED_ROUTES, PolicyCheckRequest, PreviewRow, PreviewVerdict,
+    ScopesPreview, ScopesPreviewRequest,
 };
 use crate::settings::issuance::{IssuancePolicies, ScopeSets};
 
@@ -48,9 +49,9 @@ impl<'a> ListPoliciesOut<'a> {
 pub(crate) struct CheckPoliciesBody {
     /// Candidates, in the form of `issuance_policies` of the configuration. Without them, the
     /// policies in force are checked.
-    #[serde(default, deserialize_with = "objects")]
+    #[serde(default, deserialize_with = "candidates")]
     #[schemars(with = "Option<Vec<Map<String, Value>>>")]
-    issuance_policies: Option<Vec<IssuancePolicy>>,
+    issuance_policies: Option<Vec<Box<RawValue>>>,
     /// Maximum number of keys on the page: 0 means 100, more than 1000 means 1000. A page may have
     /// fewer keys although more follow.
     page_size: Option<u32>,
@@ -58,14 +59,33 @@ pub(crate) struct CheckPoliciesBody {
     page_token: Option<String>,
 }
 
-impl From<CheckPoliciesBody> for PolicyCheckRequest {
-    fn from(body: CheckPoliciesBody) -> Self {
-        Self {
-            policies: body.issuance_policies,
+/// Deserialises candidates as they stand in the body. They are parsed once they are counted, as
+/// each may have a pattern to compile.
+fn candidates<'de, D: Deserializer<'de>>(list: D) -> Result<Option<Vec<Box<RawValue>>>, D::Error> {
+    optional_list_up_to(list, MAX_POLICIES)
+}
+
+impl TryFrom<CheckPoliciesBody> for PolicyCheckRequest {
+    type Error = ApiError;
+
+    fn try_from(body: CheckPoliciesBody) -> Result<Self, ApiError> {
+        Ok(Self {
+            policies: body.issuance_policies.map(policies).transpose()?,
             page_size: usize::try_from(body.page_size.unwrap_or_default()).unwrap_or(usize::MAX),
             page_token: body.page_token.unwrap_or_default(),
-        }
+        })
     }
+}
+
+/// Parses candidates, if there aren't too many.
+fn policies(texts: Vec<Box<RawValue>>) -> Result<Vec<IssuancePolicy>, ApiError> {
+    if let Some(problem) = problem_of_count(texts.len()) {
+        return Err(ApiError::field("issuance_policies", problem));
+    }
+    let policy = |(at, text): (usize, Box<RawValue>)| {
+        parse_at(&format!("issuance_policies[{at}]"), text.get().as_bytes())
+    };
+    texts.into_iter().enumerate().map(policy).collect()
 }
 
 /// Rule of a policy that a key breaks.
@@ -162,7 +182,7 @@ impl<'a> From<&'a BreakingKey> for BreakingKeyOut<'a> {
 #[schemars(rename = "PreviewScopesRequest", extend("required" = ["routes"]))]
 pub(crate) struct PreviewScopesBody {
     /// Candidates, in the form of `authz.routes` of the configuration. Required.
-    #[serde(default, deserialize_with = "objects")]
+    #[serde(default, deserialize_with = "previewed_routes")]
     #[schemars(required, with = "Vec<Map<String, Value>>")]
     routes: Option<Vec<Route>>,
     /// Start; its whole hour counts. By default seven days before the end.
@@ -176,6 +196,10 @@ pub(crate) struct PreviewScopesBody {
     page_size: Option<u32>,
     /// The `next_page_token` of the previous page.
     page_token: Option<String>,
+}
+
+fn previewed_routes<'de, D: Deserializer<'de>>(list: D) -> Result<Option<Vec<Route>>, D::Error> {
+    objects(list, MAX_PREVIEWED_ROUTES)
 }
 
 impl TryFrom<PreviewScopesBody> for ScopesPreviewRequest {
@@ -288,5 +312,49 @@ impl<'a> From<&'a PreviewRow> for PreviewRowOut<'a> {
             reason: row.reason,
             missing_scopes: &row.missing,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::body::parse;
+
+    fn check(policies: &str) -> Result<PolicyCheckRequest, ApiError> {
+        let body: CheckPoliciesBody = parse(format!(r#"{{"issuance_policies":{policies}}}"#).as_bytes())?;
+        body.try_into()
+    }
+
+    fn problem(policies: &str) -> String {
+        check(policies).map(|_| ()).unwrap_err().message.into_owned()
+    }
+
+    #[test]
+    fn candidates_are_counted_before_a_pattern_is_compiled() {
+        let list =
+            |count: usize| format!("[{}]", vec![r#"{"name":"a","name_pattern":"("}"#; count].join(","));
+        for count in [65, 66, 10_000] {
+            assert_eq!(problem(&list(count)), "issuance_policies: must be 64 policies at most");
+        }
+        let first = problem(&list(64));
+        assert!(first.starts_with("issuance_policies[0].name_pattern: must be a regular"), "{first}");
+    }
+
+    #[test]
+    fn errors_name_the_place_in_the_list() {
+        for (policies, place) in [
+            (r#"[{},{"name":5}]"#, "issuance_policies[1].name: "),
+            (r#"[{},{"match":{"rule":"a"}}]"#, "issuance_policies[1].match.rule: "),
+            (r#"[{"nmae":"a"}]"#, "issuance_policies[0].nmae: "),
+            ("[null]", "issuance_policies[0]: must be an object"),
+            (r#"[["a"]]"#, "issuance_policies[0]: must be an object"),
+            (r#"{"name":"a"}"#, "issuance_policies: must be a list"),
+            (r#"[{"max_ttl":"soon"}]"#, "issuance_policies[0].max_ttl: "),
+        ] {
+            let found = problem(policies);
+            assert!(found.starts_with(place), "{policies}: {found}");
+        }
+        assert_eq!(check("null").unwrap().policies, None);
+        assert_eq!(check("[]").unwrap().policies, Some(vec![]));
     }
 }

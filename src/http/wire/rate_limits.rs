@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::names;
 use super::scalars::{field, int64, span};
 use crate::duration;
 use crate::error::ApiError;
+use crate::http::body::objects;
 use crate::key::{
     FieldError, NamedRatePolicy, PolicyName, RateEnforcer, RatePolicies, RatePolicy, RateScope, RateUnit,
 };
@@ -49,6 +50,13 @@ pub(super) struct NamedRateLimitPolicy {
     scope: Option<String>,
     #[schemars(with = "Option<names::RateLimitEnforcer>")]
     enforce: Option<String>,
+}
+
+/// Deserialises a list of rate limits, of which no more is kept than shows that there are too many.
+pub(super) fn policy_list<'de, D: Deserializer<'de>>(
+    list: D,
+) -> Result<Option<Vec<NamedRateLimitPolicy>>, D::Error> {
+    objects(list, RatePolicies::MAX)
 }
 
 /// A rate limit, in a response.

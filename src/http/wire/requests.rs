@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::credits::{CreditsBody, credits};
-use super::names;
-use super::rate_limits::{NamedRateLimitPolicy, RateLimitPolicy, rate_limit_changes, rate_limits};
+use super::lists::MAX_EXPECTED_AUDIENCES;
+use super::rate_limits::{
+    NamedRateLimitPolicy, RateLimitPolicy, policy_list, rate_limit_changes, rate_limits,
+};
 use super::scalars::{field, span};
+use super::{lists, names};
 use crate::credential::imported_hash::{HashError, ImportedHash, MAX_HASH_TEXT};
 use crate::credential::{MAX_LEN as MAX_CREDENTIAL, TokenFormat};
 use crate::error::ApiError;
@@ -48,6 +51,7 @@ const ACTOR: &str =
 #[schemars(rename = "IPRestriction")]
 pub(super) struct IpRestriction {
     /// CIDR blocks such as `10.0.0.0/8` and `2001:db8::/32`. An empty list allows all addresses.
+    #[serde(default, deserialize_with = "lists::blocks")]
     #[schemars(length(max = AddressList::MAX))]
     allowed_cidrs: Option<Vec<String>>,
 }
@@ -64,6 +68,7 @@ pub struct IssueBody {
     #[schemars(required, length(min = 1, max = MAX_LABEL), pattern(ACTOR))]
     actor_id: Option<String>,
     /// Scopes of the key: RFC 6749 scope-tokens without duplicates.
+    #[serde(default, deserialize_with = "lists::scopes")]
     #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
     scopes: Option<Vec<String>>,
     /// Named set of scopes of the configuration (`roles`), in place of `scopes`. Its scopes are
@@ -85,7 +90,7 @@ pub struct IssueBody {
     rate_limit_policy: Option<RateLimitPolicy>,
     /// Several limits, each with a name; beside or instead of `rate_limit_policy`, which stands for
     /// the one named `default`.
-    #[serde(default, deserialize_with = "objects")]
+    #[serde(default, deserialize_with = "policy_list")]
     #[schemars(length(max = RatePolicies::MAX))]
     rate_limit_policies: Option<Vec<NamedRateLimitPolicy>>,
     #[serde(default, deserialize_with = "object")]
@@ -130,6 +135,7 @@ pub struct ImportBody {
     #[schemars(required, length(min = 1, max = MAX_LABEL), pattern(ACTOR))]
     actor_id: Option<String>,
     /// Scopes of the key: RFC 6749 scope-tokens without duplicates.
+    #[serde(default, deserialize_with = "lists::scopes")]
     #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
     scopes: Option<Vec<String>>,
     /// Named set of scopes of the configuration (`roles`), in place of `scopes`. Its scopes are
@@ -151,7 +157,7 @@ pub struct ImportBody {
     rate_limit_policy: Option<RateLimitPolicy>,
     /// Several limits, each with a name; beside or instead of `rate_limit_policy`, which stands for
     /// the one named `default`.
-    #[serde(default, deserialize_with = "objects")]
+    #[serde(default, deserialize_with = "policy_list")]
     #[schemars(length(max = RatePolicies::MAX))]
     rate_limit_policies: Option<Vec<NamedRateLimitPolicy>>,
     #[serde(default, deserialize_with = "object")]
@@ -193,6 +199,8 @@ pub(crate) struct VerifyBody {
     #[schemars(required, with = "String", length(min = 1, max = MAX_CREDENTIAL))]
     pub credential: Option<SecretString>,
     /// Expected audiences: a derived token must have one of them. An empty list accepts any token.
+    #[serde(default, deserialize_with = "lists::expected_audiences")]
+    #[schemars(length(max = MAX_EXPECTED_AUDIENCES))]
     pub expected_audiences: Option<Vec<String>>,
 }
 
@@ -210,9 +218,11 @@ pub(crate) struct DeriveBody {
     /// `credentials.derived_tokens.max_ttl`. Unset or zero means the default.
     pub ttl: Option<String>,
     /// Scopes of the token, a subset of the key's. An empty list means all of them.
+    #[serde(default, deserialize_with = "lists::scopes")]
     #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
     pub scopes: Option<Vec<String>>,
     /// Audiences of the token (`aud`).
+    #[serde(default, deserialize_with = "lists::audiences")]
     pub audiences: Option<Vec<String>>,
     /// Custom claims: at most 4096 bytes of JSON. Names that Talos sets itself are ignored.
     #[schemars(with = "Option<Map<String, Value>>")]
@@ -228,6 +238,7 @@ pub struct RotateBody {
     #[schemars(length(min = 1, max = MAX_LABEL), pattern(NO_CONTROL))]
     name: Option<String>,
     /// Scopes of the key: RFC 6749 scope-tokens without duplicates.
+    #[serde(default, deserialize_with = "lists::scopes")]
     #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
     scopes: Option<Vec<String>>,
     /// Named set of scopes of the configuration (`roles`), in place of `scopes`. Its scopes are
@@ -246,7 +257,7 @@ pub struct RotateBody {
     rate_limit_policy: Option<RateLimitPolicy>,
     /// Several limits, each with a name; beside or instead of `rate_limit_policy`, which stands for
     /// the one named `default`.
-    #[serde(default, deserialize_with = "objects")]
+    #[serde(default, deserialize_with = "policy_list")]
     #[schemars(length(max = RatePolicies::MAX))]
     rate_limit_policies: Option<Vec<NamedRateLimitPolicy>>,
     /// Credits of the new key alone. If unset, it shares those of the old key.
@@ -274,7 +285,7 @@ pub struct RotateBody {
 #[schemars(rename = "BatchCreateImportedApiKeysRequest", extend("required" = ["requests"]))]
 pub(crate) struct BatchImportBody {
     /// The keys. Required.
-    #[serde(default, deserialize_with = "objects")]
+    #[serde(default, deserialize_with = "imports")]
     #[schemars(required, length(min = 1, max = MAX_BATCH_IMPORT))]
     pub requests: Option<Vec<ImportBody>>,
     /// Returns one result per key even if none could be imported, instead of the first error.
@@ -287,9 +298,17 @@ pub(crate) struct BatchImportBody {
 #[schemars(rename = "BatchVerifyApiKeysRequest", extend("required" = ["requests"]))]
 pub(crate) struct BatchVerifyBody {
     /// The credentials. Required.
-    #[serde(default, deserialize_with = "objects")]
+    #[serde(default, deserialize_with = "verifications")]
     #[schemars(required, length(min = 1, max = MAX_BATCH_VERIFY))]
     pub requests: Option<Vec<VerifyBody>>,
+}
+
+fn imports<'de, D: Deserializer<'de>>(items: D) -> Result<Option<Vec<ImportBody>>, D::Error> {
+    objects(items, MAX_BATCH_IMPORT)
+}
+
+fn verifications<'de, D: Deserializer<'de>>(items: D) -> Result<Option<Vec<VerifyBody>>, D::Error> {
+    objects(items, MAX_BATCH_VERIFY)
 }
 
 impl TryFrom<IssueBody> for KeyRequest {

@@ -1,18 +1,20 @@
 //! Suspensions and actors, in requests and responses.
 
 use schemars::JsonSchema;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::lists;
 use super::rate_limits::{
-    NamedRateLimitPolicy, NamedRateLimitPolicyOut, actor_limits, rate_limit_policies_out,
+    NamedRateLimitPolicy, NamedRateLimitPolicyOut, actor_limits, policy_list, rate_limit_policies_out,
 };
 use super::requests::{NO_CONTROL, metadata};
 use super::scalars::field;
 use crate::clock::Timestamp;
 use crate::error::ApiError;
-use crate::http::body::objects;
+use crate::http::body::object;
 use crate::key::{KeyName, MAX_LABEL, Metadata, RatePolicies, Suspension};
 use crate::service::{ActorUpdate, CountedActor, MAX_COUNTED_KEYS, SuspendRequest};
 
@@ -180,12 +182,13 @@ pub(crate) struct ActorBody {
     metadata: Option<Box<RawValue>>,
     /// Limits of the actor, which count the uses of all its keys together; the list replaces the
     /// whole. Their `scope` is `ACTOR`.
-    #[serde(default, deserialize_with = "objects")]
+    #[serde(default, deserialize_with = "policy_list")]
     #[schemars(length(max = RatePolicies::MAX))]
     rate_limit_policies: Option<Vec<NamedRateLimitPolicy>>,
     /// Ignored.
+    #[serde(default, deserialize_with = "object")]
     #[schemars(with = "Option<Map<String, Value>>")]
-    suspension: Option<Map<String, Value>>,
+    suspension: Option<IgnoredAny>,
     /// Ignored.
     #[schemars(extend("format" = "date-time"))]
     create_time: Option<String>,
@@ -201,6 +204,7 @@ pub(crate) struct ActorBody {
     /// Ignored.
     has_more: Option<bool>,
     /// Ignored.
+    #[serde(default, deserialize_with = "lists::ignored")]
     warnings: Option<Vec<String>>,
 }
 

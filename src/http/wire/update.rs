@@ -11,14 +11,14 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::credits::{CreditsBody, credits};
-use super::rate_limits::{NamedRateLimitPolicy, RateLimitPolicy, rate_limit_changes};
+use super::rate_limits::{NamedRateLimitPolicy, RateLimitPolicy, policy_list, rate_limit_changes};
 use super::requests::{
     IpRestriction, MAX_ROLE, NO_CONTROL, SCOPE, addresses, metadata, role, scopes, ttl, visibility,
 };
 use super::scalars::field;
-use super::{names, state};
+use super::{lists, names, state};
 use crate::error::ApiError;
-use crate::http::body::{object, objects};
+use crate::http::body::object;
 use crate::key::{ActorId, KeyName, MAX_LABEL, RatePolicies, Scope, Scopes};
 use crate::service::{Expiry, Fixed, Update};
 
@@ -70,6 +70,7 @@ pub(crate) struct KeyBody {
     /// Can't be changed: the present value, or absent.
     actor_id: Option<String>,
     /// Scopes of the key: RFC 6749 scope-tokens without duplicates.
+    #[serde(default, deserialize_with = "lists::scopes")]
     #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
     scopes: Option<Vec<String>>,
     /// Named set of scopes of the configuration (`roles`), in place of `scopes`.
@@ -91,7 +92,7 @@ pub(crate) struct KeyBody {
     rate_limit_policy: Option<RateLimitPolicy>,
     /// All limits; the list replaces the whole. `rate_limit_policy` stands for the one named
     /// `default`, and changes it alone.
-    #[serde(default, deserialize_with = "objects")]
+    #[serde(default, deserialize_with = "policy_list")]
     #[schemars(length(max = RatePolicies::MAX))]
     rate_limit_policies: Option<Vec<NamedRateLimitPolicy>>,
     /// Credits, set anew as a whole. They count if `update_mask` names them; without a mask, unless
@@ -125,13 +126,16 @@ pub(crate) struct KeyBody {
     #[schemars(extend("format" = "date-time"))]
     supersede_time: Option<String>,
     /// Ignored.
+    #[serde(default, deserialize_with = "lists::ignored")]
     warnings: Option<Vec<String>>,
     /// Ignored: suspend and resume the key.
+    #[serde(default, deserialize_with = "object")]
     #[schemars(with = "Option<Map<String, Value>>")]
-    suspension: Option<Map<String, Value>>,
+    suspension: Option<IgnoredAny>,
     /// Ignored.
+    #[serde(default, deserialize_with = "object")]
     #[schemars(with = "Option<Map<String, Value>>")]
-    actor_suspension: Option<Map<String, Value>>,
+    actor_suspension: Option<IgnoredAny>,
     /// Ignored: update the actor.
     #[schemars(with = "Option<Vec<Map<String, Value>>>")]
     actor_rate_limit_policies: Option<IgnoredAny>,

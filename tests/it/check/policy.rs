@@ -30,6 +30,25 @@ async fn a_policy_that_is_not_understood_is_never_guessed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn metadata_that_is_too_long_is_refused_and_logged_once() {
+    let talos = Talos::start().await;
+    let key = talos.issue(json!({})).await;
+    let ask = |bytes: usize| {
+        let metadata = json!({ "resources": "a".repeat(bytes) });
+        Check::bearer(&key.secret).metadata("envoy-gateway", &metadata)
+    };
+    talos.check(ask(60_000)).await.allowed();
+    for _ in 0..5 {
+        talos.check(ask(70_000)).await.denied(500);
+    }
+    talos.check(Check::bearer(&key.secret).route("talos.foo", "x")).await.denied(500);
+    let log = talos.process.log();
+    for problem in ["is longer than 65536 bytes", "context extension talos.foo"] {
+        assert_eq!(log.matches(problem).count(), 1, "{problem}: {log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn modes_say_who_may_pass() {
     let talos = Talos::start().await;
     let key = talos.issue(json!({})).await;

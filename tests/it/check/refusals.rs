@@ -1,5 +1,6 @@
 //! Denied responses, and the dynamic metadata that Envoy's log may have of them.
 
+use prost::Message;
 use serde_json::json;
 
 use crate::rig::check::Check;
@@ -35,6 +36,25 @@ async fn a_browser_gets_a_page_and_everybody_else_json() {
             }
         }
         assert!(denied.header("www-authenticate").is_some());
+    }
+}
+
+/// An empty header takes two bytes of the message, and many times that in memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_of_more_headers_than_any_envoy_sends_is_refused() {
+    let talos = Talos::start().await;
+    let key = talos.issue(json!({})).await;
+    let grpc = talos.grpc().await;
+    for ask in [Check::api_key(&key.secret), Check::api_key(&key.secret).raw()] {
+        let with = |count: usize| {
+            let ask = (0..count).fold(ask.clone(), |ask, n| ask.header(&format!("x-{n}"), "1"));
+            ask.build().encode_to_vec()
+        };
+        let answer = grpc.check_bytes(with(4_000)).await.must("an answer");
+        assert!(answer.verdict().must("a decision").passes());
+        let answer = grpc.check_bytes(with(4_100)).await.must("an answer");
+        assert_eq!(answer.code, 3, "{}", answer.text);
+        assert!(answer.text.contains("4096"), "{}", answer.text);
     }
 }
 

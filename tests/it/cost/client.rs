@@ -164,6 +164,9 @@ pub async fn send(plane: &Plane, input: &Input, clients: usize, budget: usize, p
     sum
 }
 
+/// Time by which input may come too early.
+const AHEAD: Duration = Duration::from_millis(5);
+
 /// Speed of all clients of an input together.
 #[derive(Clone)]
 pub enum Pace {
@@ -186,7 +189,7 @@ impl Pace {
         self.wait(Duration::from_secs(1).div_f64(CONNECTIONS_A_SECOND)).await;
     }
 
-    /// Waits until it is the caller's turn, which takes this time.
+    /// Waits until it is nearly the caller's turn, which takes this time.
     async fn wait(&self, turn: Duration) {
         let Pace::Limited(next) = self else { return };
         let due = {
@@ -195,7 +198,10 @@ impl Pace {
             *next = due + turn;
             due
         };
-        tokio::time::sleep_until(due.into()).await;
+        // A sleep for each of many bytes would take far longer than the bytes.
+        if due > Instant::now() + AHEAD {
+            tokio::time::sleep_until((due - AHEAD).into()).await;
+        }
     }
 }
 

@@ -156,6 +156,10 @@ fn bodies() -> Vec<(&'static str, Vec<u8>)> {
         ("a body of digits", format!("{{\"credential\":{}}}", "9".repeat(30_000)).into_bytes()),
         ("a body of an exponent", b"{\"credential\":1e999999999}".to_vec()),
         ("a body of blanks", many(" ", 30_000)),
+        (
+            "a body of texts",
+            format!("{{\"expected_audiences\":[{}\"\"]}}", "\"\",".repeat(10_000)).into_bytes(),
+        ),
     ]
 }
 

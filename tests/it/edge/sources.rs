@@ -80,6 +80,39 @@ async fn a_key_in_the_referer_does_not_go_upstream() {
     }
 }
 
+const IN_URLS: &str = r#"[{"query": "api_key"}, {"path": "/v2/{key}"}]"#;
+
+/// A login page is told the URL to return to, which has the key as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_the_url_repeats_does_not_go_upstream() {
+    needs!(Envoy);
+    let edge = Edge::with(Setup::new().set("TALOS_AUTHZ_SOURCES", IN_URLS), &[]).await;
+    let key = edge.talos.issue(json!({})).await;
+    let secret = key.secret.as_str();
+    let encoded: String = secret.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    for version in BOTH {
+        for (path, upstream) in [
+            (format!("/p?api_key={secret}&next=%2Fp%3Fapi_key%3D{secret}&a=1+2"), "/p?a=1+2"),
+            (format!("/p?z=%7E&api_key={secret}&copy={secret}"), "/p?z=%7E"),
+            (format!("/p?api_key={secret}&copy={encoded}"), "/p"),
+            (format!("/v2/{secret}/x?next=/v2/{secret}&a"), "/v2/x?a"),
+        ] {
+            let seen = edge.passes(version, Call::get(&path)).await;
+            seen.assert_without(secret);
+            assert_eq!(seen.path, upstream, "{path}");
+        }
+        for path in [
+            format!("/p/{secret}?api_key={secret}"),
+            format!("/p/{encoded}?api_key={secret}"),
+            format!("/v2/{secret}/x/of-{secret}"),
+            format!("/v2/{secret}/x/{encoded}"),
+        ] {
+            let reply = edge.refuses(version, Call::get(&path), 400).await;
+            assert!(!reply.text().contains(secret), "{path}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_in_a_cookie_is_taken_out_of_it() {
     needs!(Envoy);

@@ -1,5 +1,6 @@
 //! `talos policy check`: which keys would break.
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::list;
@@ -110,4 +111,27 @@ async fn pages_follow_each_other_over_both_kinds() {
     assert_eq!(list(&check(&talos, &nulls).await, "/keys").len(), 10);
     let get = talos.admin.send(Version::Http1, Call::get(CHECK)).await;
     get.expect(405);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn candidates_are_counted_before_their_patterns_are_compiled() {
+    let talos = Setup::new().start().await;
+    talos.issue(json!({ "name": "svc-a" })).await;
+    let candidates = |count: usize, pattern: &str| {
+        let policy = |number: usize| json!({ "name": format!("p{number}"), "name_pattern": pattern });
+        json!({ "issuance_policies": (0..count).map(policy).collect::<Vec<_>>() })
+    };
+    for count in [65, 20_000] {
+        let problem = talos.admin.post(CHECK, &candidates(count, "(")).await.expect_bad_request();
+        assert_eq!(problem, "issuance_policies: must be 64 policies at most");
+    }
+    let problem = talos.admin.post(CHECK, &candidates(64, "(")).await.expect_bad_request();
+    assert!(problem.starts_with("issuance_policies[0].name_pattern: "), "{problem}");
+    // More than are checked at once: each gets its turn, also after those that were refused.
+    let most = candidates(64, "(x|y)+[a-z]{2,40}");
+    let checks = join_all((0..6).map(|_| check(&talos, &most))).await;
+    for found in checks {
+        let violations = list(&list(&found, "/keys")[0], "/violations");
+        assert_eq!(violations.len(), 64, "{found}");
+    }
 }
