@@ -39,9 +39,10 @@ impl Pair {
         let port = talos.authz.0.port();
         let address = format!("socket_address: {{ address: 127.0.0.1, port_value: {port} }}");
         let pipe = format!("pipe: {{ path: \"{socket}\" }}");
-        let changes = [(address.as_str(), pipe.as_str()), ("/run/talos/authz.sock", socket.as_str())];
-        let plain = Envoy::start_with(launch, PLAIN, upstream.port, talos.authz, &changes[..1]).await;
-        let fast = Envoy::start_with(launch, ACCELERATED, upstream.port, talos.authz, &changes).await;
+        let (to_socket, at_socket) =
+            ((address.as_str(), pipe.as_str()), ("/run/talos/authz.sock", socket.as_str()));
+        let plain = Envoy::start_with(launch, PLAIN, upstream.port, talos.authz, &[to_socket]).await;
+        let fast = Envoy::start_with(launch, ACCELERATED, upstream.port, talos.authz, &[at_socket]).await;
         upstream.take();
         Pair { plain, fast, talos, upstream }
     }

@@ -171,8 +171,7 @@ impl World {
             .set("TALOS_AUTHZ_EDGE_ENABLED", "true");
         let talos = with_socket(&asked).await;
         let proxy = StreamProxy::start(&own, &socket);
-        let port = talos.authz.0.port();
-        let address = format!("socket_address: {{ address: 127.0.0.1, port_value: {port} }}");
+        // ext_authz asks at the socket itself, the module through the proxy.
         let pipe = format!("pipe: {{ path: \"{}\" }}", socket.display());
         let duration = "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:ext_authz_duration)%";
         let marked = format!(
@@ -180,8 +179,11 @@ impl World {
              \"{duration}\" }} }}]\n"
         );
         let own = own.display().to_string();
-        let changes =
-            [(address.as_str(), pipe.as_str()), ("/run/talos/authz.sock", own.as_str()), (ROUTE, &marked)];
+        let changes = [
+            ("pipe: { path: /run/talos/authz.sock }", pipe.as_str()),
+            ("/run/talos/authz.sock", own.as_str()),
+            (ROUTE, &marked),
+        ];
         let launch = Launch { threads: "2", ..Launch::default() };
         let envoy = Envoy::start_with(&launch, ACCELERATED, upstream.port, talos.authz, &changes).await;
         World {
