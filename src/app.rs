@@ -34,6 +34,7 @@ mod signals;
 mod start_log;
 mod stream;
 mod tasks;
+mod turns;
 mod unadopted;
 mod upkeep;
 mod watched;

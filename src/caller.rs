@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
 use crate::clock::Timestamp;
 
 /// The other end of a connection, as the connection itself shows it.
@@ -136,17 +138,25 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Returns the name that is recorded beside what the caller does: bounded, and without control
-    /// characters. `None` if nothing proves it.
+    /// Returns the name that is recorded beside what the caller does: of a longer one, the start
+    /// and its SHA-256, so that no two callers have one name. `None` if nothing proves it.
     pub fn verified_name(&self) -> Option<Arc<str>> {
-        let kept = self.name.chars().filter(|char| !char.is_control()).take(MAX_RECORDED_NAME);
-        (self.proof != Proof::None).then(|| kept.collect::<String>().into())
+        (self.proof != Proof::None).then(|| recorded(&self.name).into())
     }
 
     /// Returns the caller where authentication is off.
     pub fn anonymous() -> Self {
         Self { name: "anonymous".to_owned(), proof: Proof::None, role: Role::Admin }
     }
+}
+
+fn recorded(name: &str) -> String {
+    if name.chars().count() <= MAX_RECORDED_NAME {
+        return name.to_owned();
+    }
+    let hash = hex::encode(Sha256::digest(name));
+    let kept = MAX_RECORDED_NAME - hash.len() - 1;
+    format!("{}#{hash}", name.chars().take(kept).collect::<String>())
 }
 
 /// Means of authentication of a caller.
@@ -231,6 +241,20 @@ mod tests {
         ] {
             assert_eq!(names(uris, dns), Err(why), "{uris:?} {dns:?}");
         }
+    }
+
+    #[test]
+    fn long_names_are_recorded_with_their_hash() {
+        let recorded = |name: &str| {
+            let caller = Caller { name: name.to_owned(), proof: Proof::Certificate, role: Role::Admin };
+            caller.verified_name().unwrap()
+        };
+        let uri = |count: usize, end: &str| format!("spiffe://a/{}{end}", "b".repeat(count));
+        let longest = uri(244, "");
+        assert_eq!((longest.len(), &*recorded(&longest)), (MAX_RECORDED_NAME, longest.as_str()));
+        let (one, other) = (recorded(&uri(300, "c")), recorded(&uri(300, "d")));
+        assert!(one != other && one.starts_with("spiffe://a/b"), "{one}");
+        assert_eq!((one.len(), other.len()), (MAX_RECORDED_NAME, MAX_RECORDED_NAME));
     }
 
     #[test]

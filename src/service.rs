@@ -75,7 +75,7 @@ use crate::cache::freshness::Freshness;
 use crate::cache::memory::MemoryCache;
 use crate::cache::redis::RedisCache;
 use crate::cache::single_flight::SingleFlight;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::error::{ApiError, Reason};
 use crate::event::Operation;
 use crate::key::deny::DenyList;
@@ -272,6 +272,13 @@ impl Service {
             Some(skew) => skew.check().map_err(|skew| clock_skew(&skew)),
             None => Ok(()),
         }
+    }
+
+    /// Returns the time by which keys that change are judged: the database's, if this process's
+    /// clock is off. Otherwise, a key that others take for valid could count as ended here, and a
+    /// revocation as done.
+    fn corrected_now(&self) -> Timestamp {
+        self.store.corrected(self.clock.now())
     }
 
     /// Reads one key from the database.

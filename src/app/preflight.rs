@@ -11,7 +11,7 @@ use crate::plane::{Plane, Planes};
 use crate::redis::{RedisSettingsError, check as check_redis};
 use crate::settings::sources::{Documents, Reading, Renewed, is_https};
 use crate::settings::{SettingsError, check_signing_key, key_set};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use crate::telemetry::traces;
 
 /// Options of the checks.
@@ -89,9 +89,6 @@ impl Checks<'_> {
             }
         }
         if let Some(dsn) = &config.migrate.dsn {
-            if let Err(StoreError::Dsn(problem)) = Store::check_dsn(dsn.expose()) {
-                self.problem(&format!("migrate.dsn: {problem}"), None);
-            }
             // Serving doesn't need them.
             for problem in unreadable_dsn_files("migrate.dsn", dsn.expose()).filter(|_| options.files) {
                 self.warn(&problem, cure);

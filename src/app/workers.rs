@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::accept::{Acceptor, Connection, Detached};
 use super::limits::{ACCEPT_RETRY_DELAY, AUTHZ, AUTHZ_MEMORY};
 use super::tasks::panic_message;
+use super::turns::Turns;
 use crate::authz::{AuthorizationService, FallbackService, Server, serve_connection};
 use crate::rng::Rng;
 
@@ -155,6 +156,7 @@ impl Worker {
 /// Serves the connections assigned to this thread until the queue is closed and all are over.
 async fn work(mut queued: mpsc::UnboundedReceiver<Assigned>, server: Rc<Server>) {
     let mut connections = JoinSet::new();
+    let handshakes = Rc::new(Turns::new());
     let handover = tokio::task::spawn_local(hand_over_usage(Rc::clone(&server)));
     loop {
         let next = tokio::select! {
@@ -164,7 +166,7 @@ async fn work(mut queued: mpsc::UnboundedReceiver<Assigned>, server: Rc<Server>)
         let Some(assigned) = next else {
             break;
         };
-        connections.spawn_local(serve_assigned(assigned, Rc::clone(&server)));
+        connections.spawn_local(serve_assigned(assigned, Rc::clone(&handshakes), Rc::clone(&server)));
     }
     while connections.join_next().await.is_some() {}
     handover.abort();
@@ -179,14 +181,14 @@ async fn hand_over_usage(server: Rc<Server>) {
 }
 
 /// Serves one connection on this thread.
-async fn serve_assigned(assigned: Assigned, server: Rc<Server>) {
+async fn serve_assigned(assigned: Assigned, handshakes: Rc<Turns>, server: Rc<Server>) {
     let Assigned { connection, max_age, load } = assigned;
     let Ok(accepted) = connection.attach() else {
         return;
     };
     let connection = tokio::select! {
         () = server.stop.cancelled() => None,
-        connection = accepted.handshake() => connection,
+        connection = handshakes.run(accepted.handshake()) => connection,
     };
     if let Some(Connection { stream, peer, guard }) = connection {
         if let Some(reason) = serve_connection(server, stream, max_age, peer.uid).await {

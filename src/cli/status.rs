@@ -245,11 +245,18 @@ fn signing_fields(status: &StatusDocument<'_>) -> Vec<(&'static str, String)> {
 fn process_fields(status: &StatusDocument<'_>) -> Vec<(&'static str, String)> {
     let stale =
         if status.is_true("/settings/current") { "" } else { ", DIFFERS FROM THE CONFIGURATION LAST READ" };
-    vec![
+    let mut fields = vec![
         ("SETTINGS", format!("generation {}{stale}", status.text("/settings/generation"))),
         ("PLANES", status.text("/planes")),
-        ("VERSION", format!("{}, up {}", status.text("/version"), status.duration("/uptime_seconds"))),
-    ]
+    ];
+    for certificate in status.get("/certificates").and_then(Value::as_array).into_iter().flatten() {
+        let state = if certificate["expired"] == true { "EXPIRED AT" } else { "valid until" };
+        let end = format!("{} {state} {}", cell(&certificate["plane"]), cell(&certificate["expire_time"]));
+        fields.push(("CERTIFICATE", end));
+    }
+    let version = format!("{}, up {}", status.text("/version"), status.duration("/uptime_seconds"));
+    fields.push(("VERSION", version));
+    fields
 }
 
 /// Formats a duration for people: `0.4s`, `5s`, `5m5s`, `24h0m`, `3d4h`.
@@ -294,6 +301,14 @@ mod tests {
         for (field, expected) in fields.iter().zip(expected) {
             assert_eq!((field.0, field.1.as_str()), expected);
         }
+        let status = json!({ "certificates": [
+            { "plane": "admin", "expire_time": "2100-01-01T00:00:00Z", "expired": false },
+            { "plane": "authz", "expire_time": "2020-01-01T00:00:00Z", "expired": true },
+        ] });
+        let certificates: Vec<_> =
+            self::fields(&status).into_iter().filter(|(name, _)| *name == "CERTIFICATE").collect();
+        assert_eq!(certificates[0].1, "admin valid until 2100-01-01T00:00:00Z");
+        assert_eq!(certificates[1].1, "authz EXPIRED AT 2020-01-01T00:00:00Z");
         let lease = fields.iter().find(|(name, _)| *name == "LEASE").unwrap();
         assert_eq!(lease.1, "knowledge is - old, valid for 5s, then - of grace");
     }

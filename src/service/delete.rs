@@ -105,7 +105,7 @@ impl Service {
     ) -> Result<(Vec<KeyId>, bool), ApiError> {
         let size = u32::try_from(most).unwrap_or(u32::MAX);
         let request = PageRequest { filter, size, ..PageRequest::default() };
-        let page = self.store.list_keys(network, kind, request, self.clock.now()).await;
+        let page = self.store.list_keys(network, kind, request, self.corrected_now()).await;
         let page = page.map_err(unavailable)?;
         Ok((page.keys.iter().map(|key| key.id).collect(), page.next.is_some()))
     }

@@ -111,11 +111,11 @@ impl Service {
         call: &Call,
     ) -> Result<Acknowledged<Revoked>, ApiError> {
         call.record_intent(network, vec![id]).await?;
-        let now = self.clock.now();
+        let (now, judged_at) = (self.clock.now(), self.corrected_now());
         let (caller, requested) = (call.origin().verified_caller(), revocation.clone());
         let revoked = self
             .store
-            .change_key(network, id, now, move |key| match is_revoked_for_good(key, now) {
+            .change_key(network, id, now, move |key| match is_revoked_for_good(key, judged_at) {
                 true => Err(AlreadyRevoked),
                 false => {
                     let provenance = Provenance {

@@ -122,7 +122,7 @@ impl Service {
         call: &Call,
     ) -> Result<Acknowledged<Key>, ApiError> {
         let id = KeyId::parse(KeyKind::Issued, id).ok_or_else(no_such_key)?;
-        let (now, caller) = (self.clock.now(), call.origin().verified_caller());
+        let (now, caller) = (self.corrected_now(), call.origin().verified_caller());
         let rewrite = move |key: &Key| -> Result<Key, Refusal> {
             let is_superseded = key.superseded.is_some()
                 || key.revocation.as_ref().is_some_and(|of| of.reason == RevocationReason::Superseded);

@@ -227,6 +227,9 @@ impl Service {
             fixed.check(&key)?;
             return Ok(Acknowledged { value: key, epoch: None });
         }
+        if update.expiry.is_some() {
+            self.check_clock()?;
+        }
         let update = update.with_scopes_of_set(settings)?;
         let id = KeyId::parse(kind, id).ok_or_else(no_such_key)?;
         let (bound, now) = (self.headers_bound(), self.clock.now());

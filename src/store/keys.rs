@@ -144,9 +144,9 @@ async fn insert(
 /// transaction.
 struct Existing {
     ids: TakenIds,
-    /// Rows of keys that earlier requests made, by the ids of the requests as they are compared.
+    /// Rows of keys that earlier requests made, by the ids of the requests.
     earlier: HashMap<String, AnyRow>,
-    /// Fingerprints and keys of requests of the same transaction, in the same way.
+    /// Fingerprints and keys of requests of the same transaction, by the ids of the requests.
     requests: HashMap<String, (String, Key)>,
     /// Number of further keys that the network may have.
     room: u64,
@@ -197,14 +197,13 @@ impl Existing {
         limits: &[ActorLimit],
     ) -> Result<InsertOutcome, StoreError> {
         if let Some(request) = request {
-            let id = compared(inner.dialect, &request.id);
-            if let Some((fingerprint, key)) = self.requests.get(id) {
+            if let Some((fingerprint, key)) = self.requests.get(&request.id) {
                 return Ok(match *fingerprint == request.fingerprint {
                     true => InsertOutcome::Repeated(Box::new(RepeatedKey { key: key.clone(), seal: None })),
                     false => InsertOutcome::RequestConflict,
                 });
             }
-            if let Some(row) = self.earlier.get(id) {
+            if let Some(row) = self.earlier.get(&request.id) {
                 let fingerprint: Option<String> = row.try_get("request_fingerprint")?;
                 if fingerprint.as_ref() != Some(&request.fingerprint) {
                     return Ok(InsertOutcome::RequestConflict);
@@ -226,18 +225,9 @@ impl Existing {
         self.room = room;
         self.ids.insert(new);
         if let Some(IdempotencyKey { id, fingerprint, .. }) = request {
-            let id = compared(inner.dialect, id).to_owned();
-            self.requests.insert(id, (fingerprint.clone(), key.clone()));
+            self.requests.insert(id.clone(), (fingerprint.clone(), key.clone()));
         }
         Ok(InsertOutcome::Created(None))
-    }
-}
-
-/// Returns the id of a request as the database compares it: MySQL ignores spaces at its end.
-fn compared(dialect: Dialect, id: &str) -> &str {
-    match dialect {
-        Dialect::MySql => id.trim_end_matches(' '),
-        Dialect::Sqlite | Dialect::Postgres | Dialect::Cockroach => id,
     }
 }
 
@@ -254,19 +244,23 @@ async fn read_requests(
         return Ok(earlier);
     };
     let columns = selected(inner.dialect);
+    // Bytes in MySQL, where spaces at the end of a text don't count.
+    let id = match inner.dialect {
+        Dialect::MySql => "CAST(request_id AS CHAR)",
+        Dialect::Sqlite | Dialect::Postgres | Dialect::Cockroach => "request_id",
+    };
     let requests: Vec<&IdempotencyKey> = new.iter().filter_map(|new| new.request.as_ref()).collect();
     for chunk in requests.chunks(MAX_ROWS) {
         let places: Vec<String> = (2..chunk.len() + 2).map(|number| format!("${number}")).collect();
         let find = format!(
-            "SELECT {columns}, request_id, request_fingerprint, request_seal FROM api_keys \
+            "SELECT {columns}, {id} AS sent_id, request_fingerprint, request_seal FROM api_keys \
              WHERE network_id = $1 AND request_id IN ({})",
             places.join(", ")
         );
         let find = inner.query(find).bind(network.to_string());
         let find = chunk.iter().fold(find, |find, request| find.bind(request.id.clone()));
         for row in find.fetch_all(&mut *transaction).await? {
-            let id: String = row.try_get("request_id")?;
-            earlier.insert(compared(inner.dialect, &id).to_owned(), row);
+            earlier.insert(row.try_get::<String, _>("sent_id")?, row);
         }
     }
     Ok(earlier)

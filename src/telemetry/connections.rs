@@ -1,7 +1,9 @@
 //! Metrics of connections and certificates.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -24,6 +26,8 @@ struct Families {
     streams_refused: Family<ByPlaneAndOutcome, Counter>,
     certificate_expiry: Family<ByPlane, Gauge>,
     certificate_reloads: Family<ByPlaneAndOutcome, Counter>,
+    /// Expiry of the certificates in force, by plane.
+    certificates: Mutex<BTreeMap<&'static str, Timestamp>>,
 }
 
 /// A reason for which the server closes a connection early.
@@ -133,6 +137,12 @@ impl Connections {
     /// Sets the expiry of a plane's certificate.
     pub fn certificate_expires(&self, plane: Plane, at: Timestamp) {
         self.0.certificate_expiry.get_or_create(&[("plane", plane.name())]).set(at.as_secs());
+        self.0.certificates.lock().insert(plane.name(), at);
+    }
+
+    /// Returns the planes with a certificate, and its expiry.
+    pub fn certificates(&self) -> Vec<(&'static str, Timestamp)> {
+        self.0.certificates.lock().iter().map(|(plane, at)| (*plane, *at)).collect()
     }
 
     /// Counts an attempt to put a changed certificate into force.
@@ -143,7 +153,8 @@ impl Connections {
 
     /// Adds the metrics to a registry.
     pub fn register(&self, registry: &mut Registry) {
-        let Families { open, refused, streams_refused, certificate_expiry, certificate_reloads } = &*self.0;
+        let Families { open, refused, streams_refused, certificate_expiry, certificate_reloads, .. } =
+            &*self.0;
         // Exported from the start, so that the first increase is visible.
         for reason in
             [ConnectionRefusal::UnreadResponses, ConnectionRefusal::Memory, ConnectionRefusal::Abuse]

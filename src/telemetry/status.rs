@@ -5,6 +5,7 @@
 //! `talos status` shows what `cli/status.rs` lists, and `metrics/exposition.rs` makes the gauges.
 
 mod audit;
+mod certificates;
 mod dependencies;
 mod problems;
 mod signing;
@@ -16,6 +17,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 pub use audit::{AuditLog, DatabaseLacks, OutsideChange};
+pub use certificates::Certificate;
 use dependencies::{RedisStatus, TracesStatus};
 pub use problems::unadopted_problem;
 pub use signing::{PrefixKeys, SecretKeys, Signing};
@@ -117,6 +119,9 @@ pub struct Status {
     /// Keys by the secrets and prefixes that they need; absent before they were counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signing: Option<Signing>,
+    /// The listeners' certificates; absent without TLS.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<Certificate>,
     /// Version of the program.
     pub version: &'static str,
     /// Time since the process began to serve.
@@ -328,6 +333,7 @@ impl Status {
             deny_list: DenyList::read(service, metrics, now),
             audit: AuditLog::read(service, now),
             signing: service.signers.counts().map(|counts| Signing::new(&counts)),
+            certificates: Certificate::read_all(&metrics.connections, service.clock.now()),
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: now.since(process.started).as_secs_f64(),
             settings: SettingsStatus {

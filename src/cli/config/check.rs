@@ -14,6 +14,7 @@ use crate::cli::stderr;
 use crate::cli::{Plane, block_on, planes};
 use crate::config::{ConfigError, Problem, Source, description};
 use crate::escape::{visible, visible_lines};
+use crate::store::{Store, StoreError};
 
 /// Message of the command for an invalid configuration, after its problems.
 pub(super) const INVALID: &str = "the configuration is invalid";
@@ -130,6 +131,12 @@ impl Check {
         let mut warnings = loaded.warnings.clone();
         warnings.append(&mut found.warnings);
         found.warnings = warnings;
+        // Serving needs no database of migrations.
+        if let Some(dsn) = &loaded.config.migrate.dsn
+            && let Err(StoreError::Dsn(problem)) = Store::check_dsn(dsn.expose())
+        {
+            found.problems.push(source.problem(&loaded, &format!("migrate.dsn: {problem}"), None));
+        }
         if loaded.config.require_serving_secret().is_err() {
             let message = "is unset; `talos serve` needs it (TALOS_SECRETS_HMAC_CURRENT)";
             let unset = Problem::new("secrets.hmac.current", message, "");

@@ -42,8 +42,9 @@ EXAMPLES:
 ///
 /// With --from-database, the keys are read from the tables of Ory Talos instead (issued_api_keys,
 /// imported_api_keys, or api_keys of older releases): those in the database itself, or those of
-/// another, which is only read. Tables that have keys of several networks need --network, once for
-/// each. About a million keys can be read at once.
+/// another, whose tables aren't changed (an SQLite file gets a write-ahead log). Tables that have
+/// keys of several networks need --network, once for each. About a million keys can be read at
+/// once.
 ///
 /// Nothing is written unless all keys are valid. An existing key is never changed: it is counted
 /// as unchanged, or reported as different (exit code 1; revoke here what has been revoked there

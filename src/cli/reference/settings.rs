@@ -32,7 +32,8 @@ fn section(root: &Value, schema: &Value, path: &str, text: &mut String) {
     let is_section = |property: &Value| target(root, property).get("properties").is_some();
     let keys: Vec<_> = properties.iter().filter(|(_, property)| !is_section(property)).collect();
     if !keys.is_empty() {
-        text.push_str(&format!("\n## {path}\n\n| key | values | default | meaning |\n|---|---|---|---|\n"));
+        let title = if path.is_empty() { "At the top" } else { path };
+        text.push_str(&format!("\n## {title}\n\n| key | values | default | meaning |\n|---|---|---|---|\n"));
         for (name, property) in keys {
             text.push_str(&row(root, name, property));
         }

@@ -115,7 +115,8 @@ fn check_unchecked(manager: &ConnectionManager<'_>, module: &HttpFilter<'_>, fin
 fn check_settings(manager: &ConnectionManager<'_>, module: &HttpFilter<'_>, findings: &mut Findings) {
     for target in &manager.targets {
         let Some((config, json)) = route_json(target, module.name) else { continue };
-        if json["settings"].as_object().is_some_and(|settings| !settings.is_empty()) {
+        let has_settings = json["settings"].as_object().is_some_and(|settings| !settings.is_empty());
+        if has_settings && json["accelerate"] == true {
             findings.add(
                 "accelerator-settings",
                 Severity::Error,

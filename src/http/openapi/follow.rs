@@ -20,7 +20,7 @@ pub(crate) const EVENTS: Operation = Operation {
     id: "adminListEvents",
     tag: Tag::ApiKeys,
     summary: "Follow changes",
-    description: "Returns what changed, as CloudEvents 1.0, in the order of the mutation log and without gaps. With `Accept: application/cloudevents-batch+json` the answer is the list of events alone. Status 410 if the log doesn't reach back to `after` or was rewritten: take a new place with `after=now`, read the keys anew, and go on from that place.",
+    description: "Returns what changed, as CloudEvents 1.0, in the order of the mutation log and without gaps. With `Accept: application/cloudevents-batch+json` the answer is the list of events alone. Status 410 if the log doesn't reach back to `after` or `since`, or was rewritten: take a new place with `after=now`, read the keys anew, and go on from that place.",
     parameters: &[AFTER, SINCE, WAIT, TYPE, KEY_ID, ACTOR_ID, PAGE_SIZE],
     body: None,
     answer: Answer {
@@ -82,7 +82,7 @@ const AFTER: Parameter = Parameter {
 const SINCE: Parameter = Parameter {
     name: "since",
     location: ParameterLocation::Query,
-    description: "Instead of `after`: begin with the first change that isn't older.",
+    description: "Instead of `after`: begin with the first change that isn't older. Status 410 if changes since then are no longer kept.",
     schema: |_| json_schema!({ "type": "string", "format": "date-time" }),
 };
 

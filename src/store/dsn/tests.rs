@@ -198,6 +198,10 @@ const REFUSED: &[(&str, &str)] = &[
         "the parameter sslrootcert can be system with sslmode=verify-full only",
     ),
     (
+        "postgres://h/d?hostaddr=10.0.0.5&sslrootcert=system",
+        "the parameter hostaddr can't be used with sslmode=verify-full",
+    ),
+    (
         "postgres://h/d?hostaddr=10.0.0.5&sslmode=verify-full",
         "the parameter hostaddr can't be used with sslmode=verify-full",
     ),

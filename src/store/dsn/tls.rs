@@ -47,7 +47,9 @@ pub(super) fn postgres(parameters: &mut Parameters, host: &str) -> Result<bool, 
         return Ok(false);
     }
     let mode = parameters.value_of("sslmode").map(str::to_owned);
-    if mode.as_deref() == Some("verify-full") && parameters.value_of("hostaddr").is_some() {
+    let is_system = mode.is_none() && parameters.value_of("sslrootcert") == Some("system");
+    let is_full = mode.as_deref() == Some("verify-full") || is_system;
+    if is_full && parameters.value_of("hostaddr").is_some() {
         return Err(refused(
             "hostaddr",
             "can't be used with sslmode=verify-full, as the certificate would be compared with the address: remove it",

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::dependencies::RedisStatus;
-use super::{Database, Lease, Poll, Relay, Signing, Status};
+use super::{Certificate, Database, Lease, Poll, Relay, Signing, Status};
 use crate::cache::freshness::Mode;
 
 /// Time for which a far shorter deny list, or an audit log that somebody changed, is reported: long
@@ -27,6 +27,7 @@ impl Status {
         problems.extend(self.database.clock_problem());
         problems.extend(self.deny_list_problems());
         problems.extend(self.signing.iter().flat_map(Signing::problems));
+        problems.extend(self.certificates.iter().filter_map(Certificate::problem));
         problems.extend(self.redis.iter().filter_map(RedisStatus::problem));
         let is_explained = self.redis.iter().any(|redis| redis.client == "cache" && redis.cause.is_some());
         if matches!(self.breaker, "open" | "half-open") && !is_explained {

@@ -146,10 +146,16 @@ async fn each_request_of_a_large_batch_is_recognised() {
             assert_eq!(reply.at(&result), first.at(&result));
         }
     }
-    // MySQL takes the second id for the first one.
+    // Two ids, also in MySQL, which ignores spaces at the end of texts.
     let pair = vec![with_id(100, "pair".to_owned()), with_id(101, "pair ".to_owned())];
     let reply = import(&talos, pair).await;
-    assert_eq!(reply.text("/results/0/imported_api_key/status"), "KEY_STATUS_ACTIVE");
+    for number in 0..2 {
+        assert_eq!(
+            reply.at("/results")[number].text("/imported_api_key/status"),
+            "KEY_STATUS_ACTIVE",
+            "{reply:#}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

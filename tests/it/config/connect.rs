@@ -80,6 +80,11 @@ async fn the_database_of_migrations_is_tried() {
     let own = setup.dsn().to_owned();
     let checked = setup.clone().set("TALOS_MIGRATE_DSN", &own).run(&CONNECT).await;
     assert!(out(&checked).lines().any(|line| line.starts_with("✓ migrate.dsn: ")), "{}", out(&checked));
+    // One that can't be used is a mistake, but none that keeps a server from serving.
+    let wrong = setup.clone().set("TALOS_MIGRATE_DSN", "oracle://h/d");
+    let checked = wrong.run(&["config", "check"]).await;
+    assert!(checked.status.code() == Some(64) && err(&checked).contains("migrate.dsn: must begin with"));
+    Setup::new().set("TALOS_MIGRATE_DSN", "oracle://h/d").start().await.stop().await;
     let nobody = "postgres://nobody@127.0.0.1:1/nothing";
     let checked = setup.set("TALOS_MIGRATE_DSN", nobody).run(&CONNECT).await;
     assert!(out(&checked).lines().any(|line| line.starts_with("✗ migrate.dsn: ")), "{}", out(&checked));

@@ -98,7 +98,6 @@ const REFERENCES: &[Mistake] = &[
         "write host: \"127.0.0.1\", and port: 4420 beside it",
     ),
     ("db:\n  dsn: sqlite://directory", "db.dsn", 2, "is a directory"),
-    ("migrate:\n  dsn: oracle://h/d", "migrate.dsn", 2, "must begin with sqlite://"),
     (
         "serve:\n  http: {host: localhost, port: 4430}\n  metrics: {host: 127.0.0.1, port: 4430}",
         "serve.metrics.port",

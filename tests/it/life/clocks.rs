@@ -42,6 +42,32 @@ async fn refuses_what_it_would_falsify(talos: &Talos, key: &Key, direction: &str
         let message = talos.admin.post(path, &body).await.expect_error(503, "SERVICE_UNAVAILABLE");
         assert!(message.contains("nothing was done") && message.contains(direction), "{path}: {message}");
     }
+    let path = format!("{ISSUED}/{}", key.id);
+    let prolong = Call::new("PATCH", &path).json(&json!({ "ttl": "300s" }));
+    talos.admin.send(Version::Http1, prolong).await.expect_error(503, "SERVICE_UNAVAILABLE");
+}
+
+/// What ends a key is done, however long ago the key has ended by the wrong clock.
+async fn ends_what_others_take_for_valid(wrong: &Talos, right: &Talos) {
+    for verb in ["revoke", "finish"] {
+        let old = right.issue(json!({})).await;
+        let path = format!("{ISSUED}/{}", old.id);
+        right.admin.post(&format!("{path}:rotate"), &json!({ "grace_period": "3600s" })).await.expect(201);
+        right.check(Check::bearer(&old.secret)).await.allowed();
+        match verb {
+            "revoke" => wrong.revoke(&old).await,
+            _ => drop(wrong.admin.post(&format!("{path}:finish"), &json!({})).await.expect(200)),
+        }
+        until("the old key is refused", async || {
+            (!right.check(Check::bearer(&old.secret)).await.passes()).then_some(())
+        })
+        .await;
+    }
+    let key = right.issue(json!({ "actor_id": "erased-by-a-wrong-clock", "ttl": "3600s" })).await;
+    let actor = "/v2alpha1/admin/actors/erased-by-a-wrong-clock";
+    let erase = Call::new("DELETE", actor);
+    wrong.admin.send(Version::Http1, erase).await.expect_error(409, "FAILED_PRECONDITION");
+    right.check(Check::bearer(&key.secret)).await.allowed();
 }
 
 /// The newest time in the mutation log, in seconds.
@@ -77,6 +103,7 @@ async fn a_clock_that_is_off_falsifies_nothing_and_is_reported() {
         let measured = wrong.metric("talos_database_clock_skew_seconds").await;
         assert!((measured - skew).abs() < 5.0, "{measured}");
         refuses_what_it_would_falsify(&wrong, &key, direction.split(' ').next().must("a word")).await;
+        ends_what_others_take_for_valid(&wrong, &two).await;
         // Revoking goes on, and has the right time everywhere.
         let other = two.issue(json!({})).await;
         wrong.revoke(&other).await;

@@ -201,11 +201,17 @@ async fn a_subject_forges_no_line_of_the_log() {
             .set("TALOS_SERVE_HTTP_AUTH_ROLES_ADMIN", "operators")
             .start()
             .await;
-        let claims = json!({ "iss": "https://provider.test", "aud": "talos-admin", "sub": hostile,
-            "exp": unix_now() as i64 + 60 });
-        let token = signed(&provider.setup, &claims);
-        let call = Call::get(ISSUED).bearer(&token).header("x-request-id", "req caller=root");
-        talos.admin.send(Version::Http1, call).await.expect_error(403, "FORBIDDEN");
+        let ask = async |subject: &str| {
+            let claims = json!({ "iss": "https://provider.test", "aud": "talos-admin", "sub": subject,
+                "exp": unix_now() as i64 + 60 });
+            let token = signed(&provider.setup, &claims);
+            let call = Call::get(ISSUED).bearer(&token).header("x-request-id", "req caller=root");
+            talos.admin.send(Version::Http1, call).await
+        };
+        // One that could not be recorded as it is names nobody.
+        ask(hostile).await.expect_error(401, "UNAUTHORIZED");
+        let printable: String = hostile.chars().filter(|c| !c.is_control()).collect();
+        ask(&printable).await.expect_error(403, "FORBIDDEN");
         let log = talos.process.log();
         assert!(log.contains("forged caller=root"), "nothing was told: {log}");
         assert!(!log.lines().any(|line| line.starts_with("2026-01-01")), "{log}");

@@ -56,6 +56,12 @@ async fn every_listener_speaks_tls_and_then_nothing_else() {
                 format!("talos_tls_certificate_expiry_timestamp_seconds{{plane=\"{plane}\"}} 4102444800");
             assert!(metrics.contains(&expiry), "{expiry}\n{metrics}");
         }
+        let status = client.send(talos.metrics, version, Call::get("/status")).await.expect(200).json();
+        let certificates = status["certificates"].as_array().must("certificates");
+        let ends: Vec<_> = certificates.iter().map(|one| (&one["plane"], &one["expire_time"])).collect();
+        let end = json!("2100-01-01T00:00:00Z");
+        let planes = ["admin", "authz", "metrics", "public"].map(|plane| json!(plane));
+        assert_eq!(ends, planes.iter().map(|plane| (plane, &end)).collect::<Vec<_>>());
         let grpc = client.grpc(talos.authz).await.must("gRPC over TLS");
         grpc.check(&Check::bearer(&secret).build()).await.allowed();
         assert_eq!(grpc.health("envoy.service.auth.v3.Authorization").await, Ok(Health::Serving));
