@@ -134,7 +134,7 @@ pub enum StoreError {
         /// Host and port, or socket.
         server: String,
     },
-    /// What answers at the address is no server of this kind.
+    /// The server at the address speaks the protocol of another database.
     #[error(
         "the server at {server} speaks another protocol than that of the DSN: correct the port, or the scheme (postgres://, \
          mysql://)"
