@@ -12,6 +12,7 @@ mod deny_file;
 mod end_when;
 mod error;
 mod fallback;
+mod handshake_limit;
 mod http_memory;
 mod jwks_refresh;
 mod limits;

@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::end_when::EndWhen;
+use super::handshake_limit::HandshakeLimit;
 use super::limits::{
     ACCEPT_RETRY_DELAY, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, TLS_HANDSHAKE_TIMEOUT,
 };
@@ -165,12 +166,16 @@ impl ConnectionGuard {
         peer: &mut Peer,
     ) -> Option<Box<dyn Stream>> {
         let client_cas = identity.client_cas();
-        let handshake = TlsAcceptor::from(identity.config()).accept(stream);
-        let stream = match timeout(TLS_HANDSHAKE_TIMEOUT, handshake).await {
+        let stream = HookedStream::new(stream, HandshakeLimit::new());
+        let handshake = TlsAcceptor::from(identity.config()).accept(stream).into_fallible();
+        let mut stream = match timeout(TLS_HANDSHAKE_TIMEOUT, handshake).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
+            Ok(Err((error, mut stream))) => {
                 self.count_refused(ConnectionRefusal::HandshakeFailed);
-                self.log_failed_handshake(peer, &error);
+                match stream.hook_mut().is_reached() {
+                    true => self.log_failed_handshake(peer, &"larger than 32 KiB"),
+                    false => self.log_failed_handshake(peer, &error),
+                }
                 return None;
             }
             Err(_) => {
@@ -179,6 +184,7 @@ impl ConnectionGuard {
                 return None;
             }
         };
+        stream.get_mut().0.hook_mut().complete();
         let chain = stream.get_ref().1.peer_certificates();
         peer.certificate = client_certificate(chain).map(Arc::new);
         let Some(trust) = ClientTrust::new(identity, chain, client_cas) else {

@@ -21,6 +21,9 @@ pub(super) const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Time for a client to complete the TLS handshake.
 pub(super) const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes that a client may send in its TLS handshake: several long certificates. No more than each
+/// connection is guaranteed in [`HTTP_MEMORY`] and [`AUTHZ_MEMORY`].
+pub(super) const MAX_TLS_HANDSHAKE: usize = GUARANTEED_MEMORY;
 /// Time for a client to send the header of a request, or the first byte of a new connection. On the
 /// authz plane also the time for a whole frame, a header block, and the message of a call.
 pub(super) const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -76,15 +79,18 @@ pub(super) const AUTHZ: ConnectionLimits = ConnectionLimits {
     close_timeout: CLOSE_TIMEOUT,
 };
 
+/// Memory that each connection has for certain, in bytes.
+const GUARANTEED_MEMORY: usize = 32 * 1024;
+
 /// Memory of connections to the HTTP planes, in bytes: headers, bodies, responses that clients have
 /// not read. A connection has room for two of the largest body, once as it came and once parsed. It
 /// never gets more than is left for all others.
 pub(super) const HTTP_MEMORY: MemoryLimits =
-    MemoryLimits { connection: 16 * 1024 * 1024, guaranteed: 32 * 1024, process: 64 * 1024 * 1024 };
+    MemoryLimits { connection: 16 * 1024 * 1024, guaranteed: GUARANTEED_MEMORY, process: 64 * 1024 * 1024 };
 
 /// Memory of connections to the authz plane, in bytes: HTTP/2 buffers and tables, incomplete
 /// messages, waiting calls, unread responses. A connection has room for four messages of the
 /// largest size, the process for as many such connections. The guaranteed part is enough for Checks
 /// that are answered at once, and for a health check.
 pub(super) const AUTHZ_MEMORY: MemoryLimits =
-    MemoryLimits { connection: 16 * 1024 * 1024, guaranteed: 32 * 1024, process: 64 * 1024 * 1024 };
+    MemoryLimits { connection: 16 * 1024 * 1024, guaranteed: GUARANTEED_MEMORY, process: 64 * 1024 * 1024 };

@@ -32,6 +32,11 @@ impl<S, H> HookedStream<S, H> {
     pub(super) fn new(stream: S, hook: H) -> Self {
         Self { stream, hook }
     }
+
+    /// Returns the hook.
+    pub(super) fn hook_mut(&mut self) -> &mut H {
+        &mut self.hook
+    }
 }
 
 impl<S: AsyncRead + Unpin, H: ReadHook + Unpin> AsyncRead for HookedStream<S, H> {

@@ -7,8 +7,9 @@
 //! - **CPU** is user and system time of the process, from before the first byte until it has
 //!   settled, less what it takes when nobody asks. An input may take [`RATIO`] times an honest
 //!   client's time a byte, and [`CPU_FLOOR`] on top: the kernel counts in ticks of 10 ms.
-//! - **Bytes** are all that a client gave to its socket, and [`CONNECTION_BYTES`] for each
-//!   connection.
+//! - **Bytes** are all that a client gave to its socket, or to TLS where there is TLS, and
+//!   [`CONNECTION_BYTES`] for each connection. Inputs with a handshake are compared with honest
+//!   Checks that have a handshake each.
 //! - **Memory** is the peak of the resident set above where it was. An input may take [`RATIO`]
 //!   times a byte what honest requests hold that lack their last byte, and [`memory_floor`] on top;
 //!   never more than [`memory_bound`].
@@ -21,6 +22,7 @@ mod bodies;
 mod cgroup;
 mod client;
 mod connections;
+mod credentials;
 mod frames;
 mod http;
 mod lists;
@@ -135,6 +137,15 @@ async fn frames_on_the_authz_plane() {
     let plane = Plane::plain("authz", talos.authz);
     let mut random = Random::seeded("frames on the authz plane");
     let inputs = frames::inputs(&check, &mut random);
+    judge(&talos, &plane, &check.honest(), &check.held(), &inputs).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_on_the_authz_plane() {
+    let talos = patient().start().await;
+    let check = frames::Check::new(&talos).await;
+    let plane = Plane::plain("authz", talos.authz);
+    let inputs = credentials::inputs(&talos).await;
     judge(&talos, &plane, &check.honest(), &check.held(), &inputs).await;
 }
 

@@ -61,7 +61,7 @@ pub enum Style {
     Reconnects,
     /// Sends each part over a connection of its own, without waiting for an answer.
     Leaves,
-    /// Sends nothing but new keys of TLS.
+    /// Sends nothing but new keys of TLS after the opening.
     RenewsKeys,
 }
 
@@ -181,7 +181,7 @@ impl Pace {
         Pace::Limited(Arc::new(Mutex::new(Instant::now())))
     }
 
-    async fn bytes(&self, count: usize) {
+    pub async fn bytes(&self, count: usize) {
         self.wait(Duration::from_secs(1).mul_f64(count as f64 / BYTES_A_SECOND)).await;
     }
 
@@ -212,15 +212,15 @@ async fn one(plane: &Plane, input: &Input, budget: usize, most: usize, pace: &Pa
         pace.connection().await;
         sent.connections += 1;
         sent.bytes += CONNECTION_BYTES;
+        if input.style == Style::RenewsKeys {
+            super::tls::renew_keys(plane, &input.opening, budget, pace, &mut sent.bytes).await;
+            sent.ended += 1;
+            continue;
+        }
         let Some(stream) = connect(plane, input).await else {
             sent.ended += 1;
             continue;
         };
-        if input.style == Style::RenewsKeys {
-            super::tls::renew_keys(plane, budget, &mut sent.bytes).await;
-            sent.ended += 1;
-            continue;
-        }
         if matches!(input.style, Style::Reconnects | Style::Leaves) {
             let bytes = [&input.opening[..], &(input.part)(number)].concat();
             number += 1;

@@ -3,7 +3,7 @@
 
 use tokio::io::AsyncWriteExt;
 
-use super::client::{Input, Plane, Style};
+use super::client::{Input, Pace, Plane, Style};
 use super::frames::{Check, hello, stream};
 use super::patient;
 use crate::rig::authority::Authority;
@@ -30,10 +30,7 @@ pub async fn start() -> (Talos, Check, Plane) {
 /// Over connections that are secure already.
 pub fn record_inputs(check: &Check) -> Vec<Input> {
     let small = check.honest();
-    vec![
-        Input { name: "Checks in records of 10 bytes".to_owned(), record: Some(32), ..small },
-        Input::new("new keys without end", vec![], Style::RenewsKeys, |_| vec![]),
-    ]
+    vec![Input { name: "Checks in records of 10 bytes".to_owned(), record: Some(32), ..small }]
 }
 
 /// A connection for each.
@@ -54,10 +51,18 @@ pub fn handshake_inputs(check: &Check, plane: &Plane) -> Vec<Input> {
             Style::Leaves,
             record(22, &[&[1, 0xff, 0xff, 0xff][..], &[0; 300]].concat()),
         ),
+        raw(
+            "30 KB of a ClientHello",
+            Style::Leaves,
+            [record(22, &[&[1, 0, 0xfd, 0xe8][..], &[0; 15_000]].concat()), record(22, &[0; 15_000])]
+                .concat(),
+        ),
         raw("a ClientHello twice", Style::Reconnects, whole.repeat(2)),
         raw("alerts", Style::Reconnects, record(21, &[1, 0]).repeat(50)),
         raw("records of nothing", Style::Reconnects, record(22, &[]).repeat(50)),
         raw("no TLS", Style::Reconnects, hello(&[])),
+        // Few bytes a connection: rustls ends it after 32 new keys without content.
+        Input::new("new keys without end", hello(&[]), Style::RenewsKeys, |_| vec![]),
         Input::new("handshakes without a word", vec![], Style::Leaves, |_| vec![]),
         Input::new("handshakes and bytes that are no frames", vec![], Style::Reconnects, |_| vec![0xff; 300]),
         Input::new("a Check whose answer isn't waited for", hello(&[]), Style::Leaves, move |n| {
@@ -77,16 +82,18 @@ fn in_records(handshake: &[u8], bytes: usize) -> Vec<u8> {
     handshake[5..].chunks(bytes).map(|part| record(22, part)).collect::<Vec<_>>().concat()
 }
 
-/// Sends new keys until `budget` bytes are sent or the server has had enough.
-pub async fn renew_keys(plane: &Plane, budget: usize, bytes: &mut usize) {
+/// Sends new keys over one connection, until `budget` bytes are sent or the server ends it.
+pub async fn renew_keys(plane: &Plane, opening: &[u8], budget: usize, pace: &Pace, bytes: &mut usize) {
     let client = plane.tls.as_ref().must("TLS");
     let Ok(mut stream) = client.connect(plane.base, Version::Http2).await else {
         return;
     };
-    if stream.write_all(&hello(&[])).await.is_err() {
+    *bytes += opening.len();
+    if stream.write_all(opening).await.is_err() {
         return;
     }
     while *bytes < budget {
+        pace.bytes(KEY_UPDATE).await;
         let renewed = stream.get_mut().1.refresh_traffic_keys();
         if renewed.is_err() || stream.flush().await.is_err() {
             return;

@@ -9,7 +9,7 @@ use crate::rig::authority::{Authority, dns};
 use crate::rig::check::Check;
 use crate::rig::grpc::Health;
 use crate::rig::http::{BOTH, Base, Call, Version};
-use crate::rig::support::{Must, within};
+use crate::rig::support::{Must, until, within};
 use crate::rig::talos::{ISSUED, JWKS, Setup, Talos};
 use crate::rig::tls::{Client, NAME};
 
@@ -105,6 +105,40 @@ async fn only_clients_with_a_right_certificate_connect() {
         refused.contains(r#"talos_connections_refused_total{plane="authz",reason="handshake"} "#),
         "{refused}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_has_room_for_long_certificates_and_not_for_more() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let pair = authority.issue(NAME, 2100);
+    let setup =
+        PLANES.iter().fold(Setup::new(), |setup, plane| setup.tls(plane, &pair).client_ca(plane, &clients));
+    // A certificate of some 25 KB.
+    let names = (0..1_000).map(|n| dns(&format!("envoy-{n:04}.example.com"))).collect();
+    let long = Client::showing(&authority, &clients.client(names, 2100));
+    let talos = setup.start_until(async |talos| is_ready(&long, talos).await).await;
+    let refused = async |plane: &str| {
+        let metrics =
+            long.send(talos.metrics, Version::Http1, Call::get("/metrics")).await.expect(200).text();
+        let series = format!("talos_connections_refused_total{{plane=\"{plane}\",reason=\"handshake\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(&series)).map(ToOwned::to_owned)
+    };
+    // Half a ClientHello of 65,000 bytes.
+    let record = |content: &[u8]| {
+        let length = u16::try_from(content.len()).must("a record").to_be_bytes();
+        [&[22, 3, 1][..], &length, content].concat()
+    };
+    let hello = [&[1, 0, 0xfd, 0xe8][..], &[0; 16_000]].concat();
+    let half = [record(&hello), record(&[0; 16_000]), record(&[0; 16_000])].concat();
+    for (plane, base) in [("public", talos.public), ("authz", talos.authz)] {
+        let before = refused(plane).await;
+        let mut stream = TcpStream::connect(base.0).await.must("connecting");
+        stream.write_all(&half).await.must("writing");
+        // A reset is as good as an end.
+        let _ = within("the end of the connection", stream.read_to_end(&mut vec![])).await;
+        until("the refused handshake is counted", async || (refused(plane).await != before).then_some(()))
+            .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
