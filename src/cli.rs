@@ -193,11 +193,7 @@ const PROXY_REMOVED: &str = "`talos proxy` does not exist here: run `talos serve
     revocations. A client that verifies keys over HTTP calls the admin plane, which has its own cache.";
 
 fn serve(file: Option<PathBuf>, plane: Option<Plane>) -> Result<(), Failure> {
-    let source = match plane {
-        // The admin plane's settings are not required when it isn't served.
-        Some(Plane::Public | Plane::Authz) => source::source(file)?.without_admin(),
-        Some(Plane::Admin) | None => source::source(file)?,
-    };
+    let source = source::source(file)?.for_planes(planes(plane));
     let loaded = source.load().map_err(Failure::usage)?;
     loaded.config.require_serving_secret().map_err(Failure::usage)?;
     telemetry::log::start(&loaded.config.log);

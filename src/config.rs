@@ -5,6 +5,7 @@
 
 mod admin;
 mod advice;
+mod audit_file;
 mod authz;
 mod cache;
 mod contradictions;
@@ -16,6 +17,7 @@ mod file;
 mod issuance;
 mod key_path;
 mod keys;
+mod listeners;
 mod lists;
 mod load;
 mod location;
@@ -69,7 +71,7 @@ pub use routes::{
 pub use schema::{description, schema};
 pub use serve::{
     ClientIpSource, Console, Cors, RequestLog, SelfRevokeLimit, Serve, ServeAuthz, ServeHttp, ServeMetrics,
-    ServePublic, Tls, listen_address,
+    ServePublic, Tls, chooses_metrics_port, listen_address,
 };
 pub use show::EffectiveSetting;
 pub use tenants::KeySetUrl;

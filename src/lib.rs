@@ -22,6 +22,7 @@ pub mod trace;
 pub mod admin_auth;
 pub mod config;
 pub mod credential;
+pub mod permissions;
 pub mod settings;
 pub mod tls;
 

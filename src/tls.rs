@@ -2,7 +2,9 @@
 
 mod names;
 mod pem;
+mod system;
 mod trust;
+mod validity;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -19,7 +21,9 @@ use rustls::{RootCertStore, crypto, version};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
+pub use system::SystemIssuers;
 pub use trust::ClientTrust;
+pub use validity::{Validity, problem_of_cas};
 
 use crate::caller::Certificate;
 use crate::clock::{Clock, Timestamp};
@@ -105,6 +109,11 @@ impl Files {
         Some(Self { cert, key, client_ca: tls.client_ca_file.clone() })
     }
 
+    /// Path of the client CAs.
+    pub fn client_ca(&self) -> Option<&Path> {
+        self.client_ca.as_deref()
+    }
+
     /// Paths of the files.
     pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
         [&self.cert, &self.key].into_iter().chain(&self.client_ca)
@@ -125,7 +134,7 @@ pub struct Identity {
 /// TLS configuration in force.
 struct ActiveTls {
     config: Arc<ServerConfig>,
-    expires: Timestamp,
+    validity: Validity,
     /// Hash of the content of all files.
     content: [u8; 32],
     /// None when clients need no certificate.
@@ -160,9 +169,10 @@ impl Identity {
         if new.content == self.in_force.load().content {
             return Ok(false);
         }
-        if new.expires <= self.clock.now() && new.expires <= self.expires() {
+        let expires = new.validity.expires;
+        if expires <= self.clock.now() && expires <= self.expires() {
             let path = self.files.cert.display().to_string();
-            return Err(TlsError::Expired { path, expired: new.expires });
+            return Err(TlsError::Expired { path, expired: expires });
         }
         let cas = |in_force: &ActiveTls| in_force.verifier.as_ref().map(|verifier| verifier.cas);
         let have_cas_changed = cas(&new) != cas(&self.in_force.load());
@@ -196,7 +206,12 @@ impl Identity {
 
     /// Expiry of the certificate in force.
     pub fn expires(&self) -> Timestamp {
-        self.in_force.load().expires
+        self.validity().expires
+    }
+
+    /// Validity of the certificate in force.
+    pub fn validity(&self) -> Validity {
+        self.in_force.load().validity
     }
 
     /// Files that it is read from.
@@ -231,7 +246,7 @@ fn build(files: &Files, alpn: Alpn, clock: &Clock) -> Result<ActiveTls, TlsError
     for part in chain.iter().map(|certificate| &certificate[..]).chain([key.secret_der()]) {
         content.update(Sha256::digest(part));
     }
-    let leaf = chain.first().map(|leaf| names::read(leaf).expires);
+    let validity = chain.first().map_or_else(|| Validity::read(&[]), |leaf| Validity::read(leaf));
     let provider = Arc::new(crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_details(Arc::clone(&provider), Arc::new(Time(clock.clone())))
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])
@@ -260,8 +275,7 @@ fn build(files: &Files, alpn: Alpn, clock: &Clock) -> Result<ActiveTls, TlsError
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
     }
-    let expires = leaf.unwrap_or(Timestamp::from_secs(0));
-    Ok(ActiveTls { config: Arc::new(config), expires, content: content.finalize().into(), verifier: client })
+    Ok(ActiveTls { config: Arc::new(config), validity, content: content.finalize().into(), verifier: client })
 }
 
 fn pair_error(files: &Files, error: &rustls::Error) -> TlsError {
@@ -270,6 +284,11 @@ fn pair_error(files: &Files, error: &rustls::Error) -> TlsError {
         key_file: files.key.display().to_string(),
         problem: match error {
             rustls::Error::InconsistentKeys(_) => "the key isn't that of the certificate".to_owned(),
+            // What else the library says of a key that it can't read.
+            rustls::Error::General(_) => {
+                "the key can't be used: it must be RSA of 2048 to 8192 bits, ECDSA (P-256, P-384 or P-521) or Ed25519"
+                    .to_owned()
+            }
             error => error.to_string(),
         },
     }

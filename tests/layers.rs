@@ -53,8 +53,9 @@ const LAYERS: &[Layer] = &[
         &[
             ("event", "clock key"),
             ("readiness", "clock"),
+            ("permissions", ""),
             ("credential", "caller clock key rng secret"),
-            ("config", "clock credential duration error escape host key secret"),
+            ("config", "clock credential duration error escape host key plane secret"),
             ("settings", "caller clock config credential duration host key secret"),
             ("tls", "caller clock config"),
             ("admin_auth", "caller clock config credential rng secret tls"),
@@ -63,7 +64,7 @@ const LAYERS: &[Layer] = &[
     (
         "the outside: SQL, memory and Redis, rates of use",
         &[
-            ("store", "clock credential duration key mutants rng"),
+            ("store", "clock credential duration key mutants permissions rng tls"),
             ("redis", "clock secret"),
             ("cache", "clock credential key mutants redis rng store"),
             ("limit", "clock key redis"),
@@ -81,7 +82,7 @@ const LAYERS: &[Layer] = &[
                 "audit cache caller clock credential duration error event key limit mutants rng \
                  secret settings store trace",
             ),
-            ("telemetry", "cache clock config escape plane readiness redis service settings trace"),
+            ("telemetry", "cache clock config escape plane readiness redis service settings tls trace"),
         ],
     ),
     (
@@ -105,8 +106,8 @@ const LAYERS: &[Layer] = &[
             ("doctor", "authz config settings"),
             (
                 "app",
-                "admin_auth audit authz cache caller clock config error http key limit mutants plane \
-                 readiness redis rng service settings store telemetry tls",
+                "admin_auth audit authz cache caller clock config error http key limit mutants \
+                 permissions plane readiness redis rng service settings store telemetry tls",
             ),
             (
                 "cli",
@@ -138,6 +139,7 @@ const OWNED_CRATES: &[(&str, &[&str])] = &[
     ("opentelemetry", &["telemetry", "trace"]),
     ("notify", &["app"]),
     ("rustls", &["tls", "redis", "fuzzing"]),
+    ("rustls_native_certs", &["tls"]),
     ("tokio_rustls", &["app"]),
     ("x509_parser", &["tls"]),
     ("reqwest", &["settings", "cli"]),

@@ -6,19 +6,13 @@ use super::accept::Acceptor;
 use super::error::ServeError;
 use super::listeners::{BindError, Listener, raise_file_limit};
 use crate::clock::Clock;
-use crate::config::{Config, Tls};
+use crate::config::{Config, chooses_metrics_port};
 use crate::plane::{Plane, Planes};
 use crate::telemetry::connections::Connections;
 use crate::tls::{Alpn, Files, Identity};
 
 /// Number of ports that are tried after a taken one.
 const MAX_NEXT_PORTS: u16 = 100;
-
-/// Returns true if the metrics listener may take another port than its default: it shares the host
-/// with other planes, each in a process of its own, and nobody configured a port.
-pub(super) fn chooses_port(planes: Planes, is_metrics_port_set: bool) -> bool {
-    matches!(planes, Planes::Only(_)) && !is_metrics_port_set
-}
 
 /// Binds every listener of `planes`. A process serves all of its planes or none.
 ///
@@ -45,11 +39,11 @@ pub(super) async fn bind(
     for (plane, identity) in identities {
         let listener = match (plane, &serve.authz.socket) {
             (Plane::Authz, Some(path)) => Listener::unix(plane, path).await?,
-            (Plane::Metrics, _) if chooses_port(planes, is_metrics_port_set) => {
+            (Plane::Metrics, _) if chooses_metrics_port(planes, is_metrics_port_set) => {
                 bind_any_metrics(config).await?
             }
             _ => {
-                let (host, port, _) = address(config, planes, plane);
+                let (host, port, _) = serve.address(planes, plane);
                 Listener::tcp(plane, host, port).await?
             }
         };
@@ -87,19 +81,6 @@ async fn bind_any_metrics(config: &Config) -> Result<Listener, BindError> {
     Err(error)
 }
 
-/// Host, port and TLS files of a plane's TCP listener.
-pub(super) fn address(config: &Config, planes: Planes, plane: Plane) -> (&str, u16, &Tls) {
-    let serve = &config.serve;
-    match plane {
-        Plane::Admin => (&serve.http.host, serve.http.port, &serve.http.tls),
-        // Ory's configuration files for `serve public` have only serve.http.
-        Plane::Public if planes == Planes::Only(Plane::Public) => serve.public_alone(),
-        Plane::Public => (&serve.public.host, serve.public.port, &serve.public.tls),
-        Plane::Authz => (&serve.authz.host, serve.authz.port, &serve.authz.tls),
-        Plane::Metrics => (&serve.metrics.host, serve.metrics.port, &serve.metrics.tls),
-    }
-}
-
 /// Certificate and client CAs of a plane; None without TLS.
 ///
 /// # Errors
@@ -110,11 +91,12 @@ pub(super) fn identity(
     plane: Plane,
     clock: &Clock,
 ) -> Result<Option<Arc<Identity>>, ServeError> {
-    let (_, _, tls) = address(config, planes, plane);
+    let (serve, section) = (&config.serve, config.serve.section(planes, plane));
+    let (_, _, tls) = serve.address(planes, plane);
     let alpn = match plane {
         Plane::Authz => Alpn::Http2,
         Plane::Admin | Plane::Public | Plane::Metrics => Alpn::Http,
     };
     let identity = Files::new(tls).map(|files| Identity::read(files, alpn, clock.clone())).transpose();
-    Ok(identity.map_err(|problem| ServeError::Tls { plane, problem })?.map(Arc::new))
+    Ok(identity.map_err(|problem| ServeError::Tls { plane: section, problem })?.map(Arc::new))
 }

@@ -81,3 +81,27 @@ pub(super) async fn watch(path: PathBuf, templates: Arc<ArcSwap<Templates>>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The error is logged whenever the file changes, and the file of a key may be named by
+    /// mistake.
+    #[test]
+    fn an_error_names_the_file_and_nothing_of_its_content() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("denied.yaml");
+        for content in ["-----BEGIN PRIVATE KEY-----\ns3cr3t", "s3cr3t: 1", "responses: [s3cr3t]", "{s3cr3t"]
+        {
+            std::fs::write(&path, content).unwrap();
+            let error = read(&path).unwrap_err();
+            let shown = error.to_string();
+            assert!(
+                shown.starts_with("authz.denied_template_file: ") && shown.contains("denied.yaml: "),
+                "{shown}"
+            );
+            assert!(!format!("{shown}{error:?}").contains("s3cr3t"), "{content}: {error:?}");
+        }
+    }
+}

@@ -52,7 +52,7 @@ pub enum ServeError {
     /// A listener's certificate can't be used.
     #[error("serve.{}.tls: {problem}", plane.section())]
     Tls {
-        /// The listener's plane.
+        /// The plane whose section names the files.
         plane: Plane,
         /// Reason.
         problem: TlsError,

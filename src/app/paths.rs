@@ -4,6 +4,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
+use crate::permissions;
+
 /// Longest path of a Unix socket, in bytes: `sockaddr_un` without the final zero.
 const MAX_SOCKET_PATH_BYTES: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
@@ -19,6 +21,9 @@ pub(super) fn socket(key: &str, path: &Path) -> Result<(), String> {
         ));
     }
     directory_of(key, path)?;
+    if path.as_os_str().as_bytes().ends_with(b"/") {
+        return Err(format!("{key}: {} ends with /; name a path without it", path.display()));
+    }
     match std::fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => Err(format!(
             "{key}: {} is there and no socket, so it isn't replaced; name another path",
@@ -34,6 +39,7 @@ fn directory_of(key: &str, path: &Path) -> Result<(), String> {
         Some(parent) if !parent.is_dir() => {
             Err(format!("{key}: there is no directory {}; create it, or name another path", parent.display()))
         }
-        _ => Ok(()),
+        _ => permissions::check_directory_of(path)
+            .map_err(|problem| format!("{key}: {problem}; let it write there, or name another path")),
     }
 }

@@ -13,6 +13,7 @@ use crate::settings::sources::{Documents, Reading, Renewed, is_https};
 use crate::settings::{SettingsError, check_signing_key, key_set};
 use crate::store::Store;
 use crate::telemetry::traces;
+use crate::tls::{Validity, problem_of_cas};
 
 /// Options of the checks.
 #[derive(Debug, Clone, Copy)]
@@ -94,7 +95,10 @@ impl Checks<'_> {
                 self.warn(&problem, cure);
             }
         }
-        self.expired(config);
+        self.expired("", config);
+        for (network, config) in config.tenants() {
+            self.expired(&network.hostname, config);
+        }
         let uses_redis = config.cache.kind == CacheType::Redis
             || (config.rate_limit.backend == RateLimitBackend::Redis && !config.cache.redis.addrs.is_empty());
         if uses_redis {
@@ -106,6 +110,12 @@ impl Checks<'_> {
             let usable = check_redis(&settings);
             let is_file = matches!(usable, Err(RedisSettingsError::Tls(_)));
             self.require(usable, is_file.then_some("name PEM files that this user can read"));
+            let ca_file = settings.tls.as_ref().and_then(|tls| tls.ca_file.as_deref());
+            let now = Clock::system().now();
+            if let Some(problem) = ca_file.and_then(|path| problem_of_cas(path, now)) {
+                let text = format!("cache.redis.tls.ca_file: {problem}");
+                self.warn(&text, Some("name the file of the CA that issued the server's certificate"));
+            }
         }
         if config.tracing.enabled {
             self.require(traces::check_endpoint(&config.tracing), None);
@@ -118,13 +128,18 @@ impl Checks<'_> {
         }
     }
 
-    /// Warns of retired values that have expired.
-    fn expired(&mut self, config: &Config) {
+    /// Warns of retired values that have expired: those of a network if `host` isn't empty.
+    fn expired(&mut self, host: &str, config: &Config) {
         let now = Clock::system().now().as_secs();
         let (hmac, credentials) = (&config.secrets.hmac, &config.credentials);
         let prefix = &credentials.api_keys.prefix;
         let mut found = vec![];
+        let loaded = self.loaded;
         let mut look = |key: &str, ends: Vec<Option<i64>>| {
+            // What a network has of the main file is told with that.
+            if !host.is_empty() && !loaded.is_set_by_network(host, key) {
+                return;
+            }
             for (index, end) in ends.into_iter().enumerate() {
                 if end.is_some_and(|end| end <= now) {
                     found.push(format!("{key}[{index}]: has expired, and verifies nothing any more"));
@@ -144,30 +159,42 @@ impl Checks<'_> {
             look(key, entries.iter().map(|entry| entry.expires_at).collect());
         }
         for text in found {
+            let text = if host.is_empty() { text } else { format!("{host}: {text}") };
             self.warn(&text, Some("remove it"));
+        }
+    }
+
+    /// Reads the certificates of the listeners. Those that every peer would refuse get a warning.
+    fn certificates(&mut self, config: &Config, planes: Planes, clock: &Clock) {
+        const REPLACE: Option<&str> = Some("replace its files: clients refuse it");
+        let now = clock.now();
+        for plane in planes.iter() {
+            let section = format!("serve.{}.tls", config.serve.section(planes, plane).section());
+            let identity = bind::identity(config, planes, plane, clock);
+            let cure = Some(
+                "name PEM files that this user can read and that belong together (a relative path starts at the \
+                 working directory)",
+            );
+            let Some(Some(identity)) = self.require(identity, cure) else { continue };
+            let Validity { begins, expires } = identity.validity();
+            if expires <= now {
+                let at = expires.to_rfc3339();
+                self.warn(&format!("{section}: the certificate expired at {at}"), REPLACE);
+            } else if begins > now {
+                let at = begins.to_rfc3339();
+                self.warn(&format!("{section}: the certificate is valid only from {at} on"), REPLACE);
+            }
+            if let Some(problem) = identity.files().client_ca().and_then(|path| problem_of_cas(path, now)) {
+                let text = format!("{section}.client_ca_file: {problem}");
+                self.warn(&text, Some("name the file of the CA that issues the clients' certificates"));
+            }
         }
     }
 
     async fn files(&mut self, config: &Config, planes: Planes) {
         const MISSING: Option<&str> = Some("name a file that this user can read, or remove the setting");
         let clock = Clock::system();
-        for plane in planes.iter() {
-            let identity = bind::identity(config, planes, plane, &clock);
-            let cure = Some(
-                "name PEM files that this user can read and that belong together (a relative path starts at the \
-                 working directory)",
-            );
-            if let Some(Some(identity)) = self.require(identity, cure)
-                && identity.expires() <= clock.now()
-            {
-                let text = format!(
-                    "serve.{}.tls: the certificate expired at {}",
-                    plane.section(),
-                    identity.expires().to_rfc3339()
-                );
-                self.warn(&text, Some("replace its files: clients refuse it"));
-            }
-        }
+        self.certificates(config, planes, &clock);
         let (admin, authz) = (planes.contains(Plane::Admin), planes.contains(Plane::Authz));
         for (key, socket, is_served) in [
             ("serve.http.socket", &config.serve.http.socket, admin),
@@ -202,6 +229,20 @@ impl Checks<'_> {
         }
     }
 
+    /// Warns of key sets of which no key can sign. One that is named and missing is a problem.
+    fn cannot_sign(&mut self, place: &str, config: &Config, documents: &Documents) {
+        let jwt = &config.credentials.derived_tokens.jwt;
+        if jwt.signing_keys.urls.is_empty() || jwt.signing_key_id.is_some() {
+            return;
+        }
+        if key_set(config, documents).is_ok_and(|keys| keys.signing(None).is_none()) {
+            let key = "credentials.derived_tokens.jwt.signing_keys.urls";
+            let problem = "no key there can sign (public keys only?): upstream gets no JWT";
+            let text = format!("{place}{key}: {problem}");
+            self.warn(&text, Some("add a private key: `talos jwk generate eddsa --jwks -o FILE` makes one"));
+        }
+    }
+
     /// Reads the key sets. Remote ones are read only if `fetch` is set.
     async fn key_sets(&mut self, config: &Config, fetch: bool) {
         let urls = config.key_set_urls();
@@ -215,18 +256,26 @@ impl Checks<'_> {
             return;
         }
         let is_skipped = |set: &&KeySetUrl| documents.get(&set.url).is_none();
-        let skipped: Vec<String> = urls.iter().filter(is_skipped).map(|set| set.key.clone()).collect();
-        for key in &skipped {
+        let skipped: Vec<KeySetUrl> = urls.iter().filter(is_skipped).cloned().collect();
+        for KeySetUrl { key, .. } in &skipped {
             self.warn(&format!("{key}: was not checked"), Some("use --fetch to fetch it"));
         }
         let documents = documents.or_empty(&urls);
         let networks = config.tenants().map(|(network, config)| (format!("{}: ", network.hostname), config));
         let all = std::iter::once((String::new(), config)).chain(networks);
+        let urls_of = |config: &Config| config.credentials.derived_tokens.jwt.signing_keys.urls.clone();
+        let main = urls_of(config);
         for (place, config) in all.collect::<Vec<_>>() {
             let checked = match skipped.is_empty() {
                 true => check_signing_key(config, &documents),
                 false => key_set(config, &documents).map(drop),
             };
+            let urls = urls_of(config);
+            let is_read = !urls.iter().any(|url| skipped.iter().any(|set| set.url == *url));
+            // Networks without key sets of their own have those of the main file.
+            if is_read && (place.is_empty() || urls != main) {
+                self.cannot_sign(&place, config, &documents);
+            }
             let is_absent = matches!(checked, Err(SettingsError::NoSigningKey));
             let cure = is_absent.then_some("name a key that is there, or add the key set that has it");
             self.require(checked.map_err(|error| format!("{place}{error}")), cure);

@@ -10,11 +10,11 @@ use super::{bind, build};
 use crate::admin_auth::AdminAuth;
 use crate::audit;
 use crate::clock::Clock;
-use crate::config::{CacheType, Config, KeySetUrl, RateLimitBackend};
+use crate::config::{CacheType, Config, KeySetUrl, RateLimitBackend, chooses_metrics_port};
 use crate::plane::{Plane, Planes};
 use crate::redis::probe as probe_redis;
 use crate::settings::sources::{self, Documents, Reading, Renewed};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// Result of one probe.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ pub async fn probe(config: &Config, planes: Planes, is_metrics_port_set: bool) -
         add("audit.file".to_owned(), Ok(format!("{}: {state}", path.display())));
     }
     for plane in planes.iter() {
-        let is_free_choice = plane == Plane::Metrics && bind::chooses_port(planes, is_metrics_port_set);
+        let is_free_choice = plane == Plane::Metrics && chooses_metrics_port(planes, is_metrics_port_set);
         add(setting(plane), listener(config, planes, plane, is_free_choice).await);
     }
     if let Some(path) = config.serve.http.socket.as_ref().filter(|_| planes.contains(Plane::Admin)) {
@@ -93,7 +93,11 @@ fn socket(path: &Path) -> Result<String, String> {
 }
 
 async fn database(dsn: &str) -> Result<String, String> {
-    Store::probe(dsn).await.map_err(|error| error.to_string())
+    Store::probe(dsn).await.map_err(|error| match error {
+        // The subject is the key, which isn't always db.dsn.
+        StoreError::Dsn(problem) => problem.into_owned(),
+        error => error.to_string(),
+    })
 }
 
 /// Binds a plane's listener, and closes it again.
@@ -111,7 +115,7 @@ async fn listener(
     if let (Plane::Authz, Some(path)) = (plane, &config.serve.authz.socket) {
         return socket(path).map(|free| format!("{free}{tls}"));
     }
-    let (host, port, _) = bind::address(config, planes, plane);
+    let (host, port, _) = config.serve.address(planes, plane);
     match Listener::probe(plane, host, port).await {
         Ok(address) => Ok(format!("{address} is free{tls}")),
         Err(error) if is_free_choice => Ok(format!("{error}; another port will be taken{tls}")),

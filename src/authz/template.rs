@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::request::Headers;
 
@@ -29,7 +30,12 @@ const RESERVED_HEADERS: [&str; 10] = [
     "www-authenticate",
 ];
 
-/// Error in a template file: the place and what is allowed there.
+/// Form of the file, for the errors of one that has another.
+const FORM: &str = "must be a mapping with the list responses, each with content_type and body, maybe \
+                    statuses, accept and headers";
+
+/// Error in a template file: the place and what is allowed there. Never quotes the file, as another
+/// one may have been named by mistake, such as that of a private key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct TemplateError(String);
@@ -117,7 +123,7 @@ impl Templates {
             return Err(TemplateError(format!("must be {MAX_FILE} bytes at most")));
         }
         let file: TemplateFile =
-            serde_norway::from_str(text).map_err(|error| TemplateError(error.to_string()))?;
+            serde_norway::from_str(text).map_err(|error| TemplateError(describe(text, &error)))?;
         if file.responses.len() > MAX_RESPONSES {
             return Err(TemplateError(format!("responses: must be {MAX_RESPONSES} at most")));
         }
@@ -250,6 +256,27 @@ impl Escape {
     }
 }
 
+/// Describes why a file can't be read as templates, by its place and fixed texts alone: the
+/// parser's own text quotes the file.
+fn describe(text: &str, error: &serde_norway::Error) -> String {
+    let place = error.location().map(|at| format!("line {} column {}: ", at.line(), at.column()));
+    let place = place.unwrap_or_default();
+    let theirs = error.to_string();
+    let missing = ["responses", "content_type", "body"]
+        .into_iter()
+        .find(|name| theirs.contains(&format!("missing field `{name}`")));
+    if let Some(name) = missing {
+        return format!("{place}missing field {name}: {FORM}");
+    }
+    if theirs.contains("unknown field") {
+        return format!("{place}unknown field: {FORM}");
+    }
+    match serde_norway::from_str::<IgnoredAny>(text) {
+        Ok(_) => format!("{place}{FORM}"),
+        Err(_) => format!("{place}not YAML: {FORM}"),
+    }
+}
+
 fn is_header_value(text: &str) -> bool {
     (1..=MAX_VALUE).contains(&text.len()) && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
@@ -376,5 +403,33 @@ mod tests {
             assert!(error.contains(expected), "{text}: {error}");
         }
         assert!(Templates::parse(&"#".repeat(MAX_FILE + 1)).is_err());
+    }
+
+    /// The file of a secret may be named by mistake.
+    #[test]
+    fn errors_have_a_place_and_nothing_of_the_content() {
+        for (text, expected) in [
+            (
+                "-----BEGIN PRIVATE KEY-----\ns3cr3t\n-----END PRIVATE KEY-----\n",
+                "must be a mapping with the list",
+            ),
+            ("s3cr3t", "must be a mapping with the list"),
+            ("s3cr3t: 1", "line 1 column 1: unknown field"),
+            ("s3cr3t: {missing field `body`: 1}", "unknown field"),
+            ("responses: s3cr3t", "must be a mapping with the list"),
+            ("responses: [s3cr3t]", "must be a mapping with the list"),
+            ("responses: [{s3cr3t: 1}]", "unknown field"),
+            ("responses:\n- {content_type: a/b}\n# s3cr3t", "missing field body"),
+            ("responses: [{content_type: a/b, body: a, statuses: [s3cr3t]}]", "must be a mapping"),
+            ("responses: [{content_type: a/b, body: a, headers: {s3cr3t: [1]}}]", "must be a mapping"),
+            ("responses: {s3cr3t", "not YAML"),
+            ("responses: *s3cr3t", "not YAML"),
+            ("responses: !s3cr3t a", "must be a mapping"),
+        ] {
+            let error = Templates::parse(text).expect_err(text);
+            let shown = error.to_string();
+            assert!(shown.contains(expected), "{text}: {shown}");
+            assert!(!format!("{shown}{error:?}").contains("s3cr3t"), "{text}: {shown}");
+        }
     }
 }

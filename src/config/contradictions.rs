@@ -1,14 +1,16 @@
 //! Settings that don't go together: those that can't work are problems, those that have no effect,
 //! or hardly the one that was meant, get a warning.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::admin::AuthMode;
+use super::audit_file;
 use super::cache::CacheType;
 use super::credential_source::CredentialSource;
 use super::error::Problems;
 use super::model::Config;
-use super::routes::PathMatch;
+use super::routes::{PathMatch, Route, RouteMode};
 use super::serve::Cors;
 use crate::duration::to_text;
 use crate::secret::SecretString;
@@ -54,7 +56,34 @@ pub(super) fn check(config: &Config) -> Problems {
             add(&key, "must not begin with x-talos-: upstream gets identity headers by such names");
         }
     }
+    repeated_routes(config, &mut problems);
+    problems.extend(audit_file::check(config));
     problems
+}
+
+/// Finds routes that never apply, as an earlier one has the same conditions: its policy counts, and
+/// may be weaker.
+fn repeated_routes(config: &Config, problems: &mut Problems) {
+    let conditions = |route: &Route| {
+        let path = match &route.path {
+            None => (0, ""),
+            Some(PathMatch::Exact(path)) => (1, path.as_str()),
+            Some(PathMatch::Prefix(path)) => (2, path.as_str()),
+            Some(PathMatch::Template(path)) => (3, path.as_str()),
+        };
+        let methods: BTreeSet<String> = route.methods.iter().cloned().collect();
+        (route.host.clone(), methods, path.0, path.1.to_owned())
+    };
+    let mut seen = BTreeMap::new();
+    for (index, route) in config.authz.routes.iter().enumerate() {
+        let first = *seen.entry(conditions(route)).or_insert(index);
+        if first != index {
+            let message = format!(
+                "has the conditions of authz.routes[{first}], which comes first: this one never applies"
+            );
+            add(problems, &format!("authz.routes[{index}]"), message);
+        }
+    }
 }
 
 /// Finds settings that have no effect, or hardly the one that was meant.
@@ -143,6 +172,10 @@ fn unused(config: &Config, found: &mut Problems) {
     if config.audit.key.is_some() && config.audit.file.is_none() {
         add(found, "audit.key", "has no effect without audit.file");
     }
+    if config.authz.edge.enabled && config.serve.authz.socket.is_none() {
+        let message = "has no effect without serve.authz.socket: modules are served there, and nowhere else";
+        add(found, "authz.edge.enabled", message);
+    }
     let tenancy = &config.multitenancy;
     match (tenancy.enabled, tenancy.networks.is_empty()) {
         (true, true) => {
@@ -225,9 +258,22 @@ fn origins(key: &str, cors: &Cors, found: &mut Problems) {
     }
 }
 
-/// Finds paths with a `*`, which stands for itself.
+/// Finds paths with a `*`, which stands for itself, and demands of routes on which nothing is
+/// checked. Envoy's own route may set another mode, so those aren't wrong for certain.
 fn routes(config: &Config, found: &mut Problems) {
     for (index, route) in config.authz.routes.iter().enumerate() {
+        for (name, is_set) in [
+            ("scopes", route.scopes.is_some()),
+            ("any_scope", route.any_scope.is_some()),
+            ("visibility", route.visibility.is_some()),
+            ("audience", route.audience.is_some()),
+        ] {
+            if is_set && route.mode == Some(RouteMode::Off) {
+                let message = "has no effect with mode off, which lets everybody pass, unless Envoy's route sets \
+                               another mode: remove one of the two";
+                add(found, &format!("authz.routes[{index}].{name}"), message);
+            }
+        }
         let path = match &route.path {
             Some(PathMatch::Exact(path) | PathMatch::Prefix(path) | PathMatch::Template(path)) => path,
             None => continue,
@@ -279,6 +325,17 @@ mod tests {
                 "serve.public.cors.allowed_origins[0]: matches no origin",
             ),
             ("authz: {routes: [{path: {prefix: '/a/*'}}]}", "authz.routes[0].path: has a *"),
+            (
+                "authz: {routes: [{}, {host: a, mode: off, scopes: a}]}",
+                "authz.routes[1].scopes: has no effect",
+            ),
+            ("authz: {routes: [{mode: off, any_scope: a}]}", "authz.routes[0].any_scope: has no effect"),
+            (
+                "authz: {routes: [{mode: off, visibility: secret}]}",
+                "authz.routes[0].visibility: has no effect",
+            ),
+            ("authz: {routes: [{mode: off, audience: a}]}", "authz.routes[0].audience: has no effect"),
+            ("authz: {edge: {enabled: true}}", "authz.edge.enabled: has no effect without"),
             ("cache: {redis: {password: \"a\\n\"}}", "cache.redis.password: begins or ends with white space"),
             ("serve: {http: {auth: {jwt: {issuer: ' a'}}}}", "serve.http.auth.jwt.issuer: begins or ends"),
             ("credentials: {issuer_retired: ['a ']}", "credentials.issuer_retired[0]: begins or ends"),
@@ -288,7 +345,12 @@ mod tests {
             assert!(told.iter().any(|told| told.starts_with(key)), "{yaml}: {told:?}");
             assert!(!told.concat().contains(SECRET), "{told:?}");
         }
-        for yaml in ["", "serve: {http: {cors: {enabled: true, allowed_origins: ['https://*.a.example']}}}"] {
+        for yaml in [
+            "",
+            "serve: {http: {cors: {enabled: true, allowed_origins: ['https://*.a.example']}}}",
+            "authz: {routes: [{mode: off, name: open}, {host: a, mode: optional, scopes: a}]}",
+            "{authz: {edge: {enabled: true}}, serve: {authz: {socket: /run/a.sock}}}",
+        ] {
             assert!(load_with(yaml, &[]).unwrap().warnings.is_empty(), "{yaml}");
         }
     }
@@ -303,6 +365,31 @@ mod tests {
         ] {
             let text = load_with(yaml, &[]).expect_err(yaml).to_string();
             assert!(text.starts_with(expected), "{yaml}: {text}");
+        }
+    }
+
+    #[test]
+    fn routes_that_never_apply_are_refused() {
+        for (routes, expected) in [
+            (
+                "{path: {prefix: /a}, mode: off}, {path: {prefix: /a}, scopes: a}",
+                "authz.routes[1]: has the cond",
+            ),
+            ("{}, {host: a}, {scopes: a}", "authz.routes[2]: has the conditions of authz.routes[0], which"),
+            (
+                "{host: a, methods: [get, PUT]}, {host: A, methods: [PUT, GET, PUT]}",
+                "authz.routes[1]: has the",
+            ),
+        ] {
+            let yaml = format!("authz: {{routes: [{routes}]}}");
+            let text = load_with(&yaml, &[]).expect_err(&yaml).to_string();
+            assert!(text.starts_with(expected) && text.contains("line 1 column"), "{yaml}: {text}");
+        }
+        for routes in [
+            "{path: {prefix: /a}}, {path: {exact: /a}}, {path: {template: /a}}, {path: {prefix: /a/}}",
+            "{path: {prefix: /a}}, {path: {prefix: /a}, methods: [GET]}, {path: {prefix: /a}, host: a}, {}",
+        ] {
+            assert!(load_with(&format!("authz: {{routes: [{routes}]}}"), &[]).is_ok(), "{routes}");
         }
     }
 }

@@ -39,6 +39,8 @@ pub(super) fn collect(
         } else if let Some((key, index, field)) = indexed(name) {
             let list = lists.entry(&key.path).or_insert_with(|| List::new(key));
             list.add(index, field, name, text, merged);
+        } else if let Some((key, index)) = entry_of(name) {
+            merged.problems.push(unknown_field(key, index, name));
         } else {
             // The value may be a secret under a misspelt name.
             let cure = suggest::variable(name).map(|known| format!("did you mean {known}?"));
@@ -73,6 +75,37 @@ fn indexed(name: &str) -> Option<(&'static Key, usize, Option<&'static str>)> {
         let index = index.parse().ok().filter(|index| *index < MAX_ENTRIES)?;
         Some((key, index, field))
     })
+}
+
+/// Splits a variable that begins like one of a list's entry into the key and the index, whatever
+/// follows.
+fn entry_of(name: &str) -> Option<(&'static Key, &str)> {
+    KEYS.iter().filter(|key| key.kind == Kind::List).find_map(|key| {
+        let rest = name.strip_prefix(&key.variable)?.strip_prefix('_')?;
+        let (index, _) = rest.split_once('_')?;
+        let is_index = index.bytes().all(|b| b.is_ascii_digit())
+            && index.parse::<usize>().is_ok_and(|index| index < MAX_ENTRIES);
+        is_index.then_some((key, index))
+    })
+}
+
+/// Makes the problem of a variable for a field of an entry that no variable sets. Ignored with a
+/// warning, it would leave out what was meant, such as a route and its policy.
+fn unknown_field(key: &Key, index: &str, name: &str) -> Problem {
+    let variable = &key.variable;
+    let fields = keys::entry_fields(&key.path);
+    let cure = if MAPPINGS.contains(&key.path.as_str()) {
+        format!("set {variable} to the whole mapping, as JSON or YAML")
+    } else if OBJECT_LISTS.contains(&key.path.as_str()) && fields.is_empty() {
+        format!("set {variable}_{index} to a mapping, or {variable} to the whole list, as JSON or YAML")
+    } else if fields.is_empty() {
+        format!("set {variable}_{index} to the text")
+    } else {
+        let known: Vec<String> = fields.iter().map(|field| field.to_ascii_uppercase()).collect();
+        format!("after {variable}_{index}_ comes one of {}", known.join(", "))
+    };
+    let path = format!("{}[{index}]", key.path);
+    Problem::new(path, "has no field that this variable sets", name).with_cure(Some(cure))
 }
 
 /// A list that is collected from indexed variables.

@@ -1,7 +1,10 @@
 //! Errors of wrong configurations: each table's row is a setting and the start of its error.
 
+use std::fmt::Write as _;
+
 use super::tests::{config, load_with, variables};
 use super::*;
+use crate::plane::{Plane, Planes};
 
 fn error(yaml: &str, env: &[(&str, &str)]) -> String {
     load_with(yaml, env).expect_err(yaml).to_string()
@@ -157,6 +160,31 @@ fn environment_errors_name_the_variable() {
              TALOS_CREDENTIALS_API_KEYS_PREFIX_RETIRED_0 instead (TALOS_CREDENTIALS_API_KEYS_PREFIX_RETIRED)",
         ),
         (
+            &[("TALOS_AUTHZ_ROUTES_0_HOST", "a.example")],
+            "authz.routes[0]: has no field that this variable sets (TALOS_AUTHZ_ROUTES_0_HOST); set \
+             TALOS_AUTHZ_ROUTES_0 to a mapping, or TALOS_AUTHZ_ROUTES to the whole list, as JSON or YAML",
+        ),
+        (
+            &[("TALOS_ISSUANCE_POLICIES_12_NAME", "a")],
+            "issuance_policies[12]: has no field that this variable sets (TALOS_ISSUANCE_POLICIES_12_NAME); set \
+             TALOS_ISSUANCE_POLICIES_12 to a mapping, or TALOS_ISSUANCE_POLICIES to the whole list, as JSON or YAML",
+        ),
+        (
+            &[("TALOS_SECRETS_HMAC_RETIRED_0_VALU", "hunter2")],
+            "secrets.hmac.retired[0]: has no field that this variable sets (TALOS_SECRETS_HMAC_RETIRED_0_VALU); after \
+             TALOS_SECRETS_HMAC_RETIRED_0_ comes one of VALUE, EXPIRES_AT",
+        ),
+        (
+            &[("TALOS_SERVE_HTTP_ALLOWED_HOSTS_0_NAME", "a")],
+            "serve.http.allowed_hosts[0]: has no field that this variable sets (TALOS_SERVE_HTTP_ALLOWED_HOSTS_0_NAME); \
+             set TALOS_SERVE_HTTP_ALLOWED_HOSTS_0 to the text",
+        ),
+        (
+            &[("TALOS_ROLES_0_A", "a")],
+            "roles[0]: has no field that this variable sets (TALOS_ROLES_0_A); set TALOS_ROLES to the whole mapping, as \
+             JSON or YAML",
+        ),
+        (
             &[("TALOS_SECRETS_HMAC_CURRENT", "short")],
             "secrets.hmac.current: must have at least 32 characters (TALOS_SECRETS_HMAC_CURRENT)",
         ),
@@ -227,6 +255,10 @@ fn rules_beyond_types() {
             "credentials: {derived_tokens: {jwt: {signing_keys: {urls: [http://x]}}}}",
             "credentials.derived_tokens.jwt.signing_keys.urls[0]: must begin with",
         ),
+        (
+            "serve: {http: {auth: {jwt: {jwks: 'https:///'}}}}",
+            "serve.http.auth.jwt.jwks: must be a URL such as https://keys.example/jwks.json",
+        ),
         ("authz: {sources: []}", "authz.sources: must name at least one source"),
         (
             "authz: {sources: [{header: A, scheme: Bearer}, {header: a, scheme: BEARER}]}",
@@ -255,7 +287,9 @@ fn rules_beyond_types() {
         ("authz: {realm: 'a\"b'}", "authz.realm: must be printable ASCII"),
         ("tracing: {sample_rate: 1.5}", "tracing.sample_rate: must be from 0 to 1"),
         ("tracing: {sample_rate: .nan}", "tracing.sample_rate: must be from 0 to 1"),
-        ("last_used: {queue_size: 0}", "last_used.queue_size: must be above 0"),
+        ("last_used: {queue_size: 0}", "last_used.queue_size: must be 1 to 10000000"),
+        ("last_used: {queue_size: 18446744073709551615}", "last_used.queue_size: must be 1 to 10000000"),
+        ("last_used: {flush_size: 9223372036854775807}", "last_used.flush_size: must be 1 to 10000000"),
     ];
     for (yaml, expected) in table {
         let text = error(yaml, &[]);
@@ -268,8 +302,51 @@ fn rules_beyond_types() {
         "authz: {sources: [{header: a, scheme: Bearer, scheme_optional: true}, {header: a, scheme: basic, key_in: user}]}",
         "authz: {sources: [{header: a, scheme: Basic}, {path: '/v2/{key}'}, {path: '/v3/{key}'}, {websocket_protocol: a}]}",
         "authz: {trusted_hops: 0}",
+        "last_used: {queue_size: 10000000, flush_size: 10000000}",
     ] {
         config(yaml, &[]);
+    }
+}
+
+#[test]
+fn a_url_of_a_key_set_has_a_host_and_a_port_that_can_be() {
+    for (url, is_good) in [
+        ("https://", false),
+        ("https:///", false),
+        ("https://?a", false),
+        ("https://:443/x", false),
+        ("https://user@/x", false),
+        ("https://exa mple/x", false),
+        ("https://h:99999/x", false),
+        ("https://h:65536", false),
+        ("https://h:x/", false),
+        ("https://h:1:2/", false),
+        ("https://[::1/x", false),
+        ("https://[::x]/", false),
+        ("https://[::1]443/", false),
+        ("https://h:65535/x", true),
+        ("https://h:/x y", true),
+        ("https://user:p:w@h.example/x", true),
+        ("https://[::1]:443/x", true),
+        ("https://k\u{e4}se.example?a=b:c", true),
+        ("file:///a b", true),
+        ("base64://e30=", true),
+    ] {
+        for (key, yaml) in [
+            (
+                "credentials.derived_tokens.jwt.signing_keys.urls[0]",
+                format!("credentials: {{derived_tokens: {{jwt: {{signing_keys: {{urls: ['{url}']}}}}}}}}"),
+            ),
+            ("serve.http.auth.jwt.jwks", format!("serve: {{http: {{auth: {{jwt: {{jwks: '{url}'}}}}}}}}")),
+        ] {
+            match load_with(&yaml, &[]) {
+                Ok(_) => assert!(is_good, "{yaml}"),
+                Err(error) => {
+                    let text = error.to_string();
+                    assert!(!is_good && text.starts_with(&format!("{key}: must be a URL such as")), "{text}");
+                }
+            }
+        }
     }
 }
 
@@ -290,8 +367,10 @@ fn an_open_admin_plane_is_refused() {
     }
     let env = variables(&[("TALOS_SERVE_HTTP_HOST", "0.0.0.0")]);
     let loaded = load_without_admin(None, env).unwrap();
-    assert_eq!(loaded.config.serve.public_alone().1, 4420);
-    assert_eq!(Config::default().serve.public_alone().1, 4421);
+    let alone = Planes::Only(Plane::Public);
+    assert_eq!(loaded.config.serve.address(alone, Plane::Public).1, 4420);
+    assert_eq!(loaded.config.serve.address(Planes::All, Plane::Public).1, 4421);
+    assert_eq!(Config::default().serve.address(alone, Plane::Public).1, 4421);
 }
 
 #[test]
@@ -299,4 +378,55 @@ fn all_problems_at_once() {
     let text = error("nope: 1\nserve: {http: {port: x}}\ncache: {ttl: 0}\n", &[("TALOS_LOG_LEVEL", "loud")]);
     let keys: Vec<&str> = text.lines().map(|line| line.split(':').next().unwrap()).collect();
     assert_eq!(keys, ["nope", "log.level", "serve.http.port", "cache.ttl"], "{text}");
+}
+
+/// Sets every key to values of every type. Messages are for people who write YAML, and a text may
+/// be the URL of a database with its password.
+#[test]
+fn messages_have_no_rust_types_and_no_passwords() {
+    let types = ["i64", "u16", "u32", "u64", "usize", "f64", "struct ", "enum", "variant of", "singleton"];
+    let url = "'postgres://u:hunter2@h/d'";
+    let mut refused = 0;
+    for key in keys::KEYS.iter() {
+        for value in
+            ["-7", "1.5", "{a: b}", "[a]", "[{a: b}]", "[[a]]", "[-7, 1.5]", url, &format!("[{url}]")]
+        {
+            let mut yaml = String::new();
+            for (depth, name) in key.path.split('.').enumerate() {
+                write!(yaml, "\n{}{name}:", "  ".repeat(depth)).unwrap();
+            }
+            writeln!(yaml, " {value}").unwrap();
+            let Err(error) = load_with(&yaml, &[]) else { continue };
+            let text = error.to_string();
+            assert!(!types.iter().any(|name| text.contains(name)), "{yaml}: {text}");
+            assert!(!text.contains("hunter2"), "{yaml}: {text}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 500, "{refused}");
+    for (yaml, expected) in [
+        (
+            "authz: {routes: [{cost: 1.5}]}",
+            "authz.routes[0].cost: invalid type: floating point `1.5`, expected a whole number (",
+        ),
+        (
+            "serve: {http: {auth: {unix_uids: [-1]}}}",
+            "serve.http.auth.unix_uids[0]: must be numbers of users, from 0 to 4294967295 (",
+        ),
+        (
+            &format!("multitenancy: {{networks: [{url}]}}"),
+            "multitenancy.networks[0]: invalid type: string \"***\", expected a mapping (",
+        ),
+        (
+            &format!("cache: {{redis: {{db: {url}}}}}"),
+            "cache.redis.db: invalid type: string \"***\", expected a whole number from 0 to 4294967295 (",
+        ),
+        (
+            &format!("authz: {{routes: [{{{url}: 1}}]}}"),
+            "authz.routes[0]: unknown field `***`, expected one of `name`, `host`",
+        ),
+    ] {
+        let text = error(yaml, &[]);
+        assert!(text.starts_with(expected) && !text.contains("hunter2"), "{yaml}: {text}");
+    }
 }

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::error::{ConfigError, Problem, locate};
+use super::listeners::Served;
 use super::merged_config::{MergedConfig, Origins};
 use super::model::Config;
+use super::tenants::NetworkFile;
 use super::{contradictions, env, file, keys, openings, placeholders, secrets, tenants, validate};
+use crate::plane::{Plane, Planes};
 
 /// A loaded and checked configuration.
 #[derive(Debug)]
@@ -18,12 +21,19 @@ pub struct Loaded {
     /// Warnings to log, such as names of unknown `TALOS_*` variables. They never hold a value.
     pub warnings: Vec<Problem>,
     pub(super) origins: Origins,
+    /// The files of networks.
+    network_files: Vec<NetworkFile>,
 }
 
 impl Loaded {
     /// Returns true if the file or the environment sets this key.
     pub fn is_set(&self, key: &str) -> bool {
         self.origins.is_set(key)
+    }
+
+    /// Returns true if the file of the network with this host name sets this key.
+    pub fn is_set_by_network(&self, hostname: &str, key: &str) -> bool {
+        self.network_files.iter().any(|file| file.hostname == hostname && file.sets(key))
     }
 }
 
@@ -34,16 +44,17 @@ pub struct Source {
     /// Content of the file, if it isn't read from there.
     text: Option<Arc<Zeroizing<Vec<u8>>>>,
     variables: Vec<(String, String)>,
-    admin: bool,
+    /// The planes that the process serves; None: a command, which serves none.
+    planes: Option<Planes>,
     /// True if the files of networks must be there.
     network_files: bool,
 }
 
 impl Source {
-    /// A file, if given, overridden by environment variables.
+    /// A file, if given, overridden by environment variables, for a process that serves all planes.
     pub fn new(file: Option<PathBuf>, env: impl IntoIterator<Item = (String, String)>) -> Self {
         let variables = env.into_iter().filter(|(name, _)| name.starts_with("TALOS_")).collect();
-        Self { file, text: None, variables, admin: true, network_files: true }
+        Self { file, text: None, variables, planes: Some(Planes::All), network_files: true }
     }
 
     /// The source whose file has this content, whatever there is at its path.
@@ -51,10 +62,15 @@ impl Source {
         Self { text: Some(Arc::new(Zeroizing::new(text))), ..self }
     }
 
-    /// The source for a process without the admin plane, to which its rules don't apply: `serve
-    /// public`, which may bind the address of `serve.http`, and `migrate`, which binds nothing.
+    /// The source for a process that serves these planes: the rules of other listeners don't apply.
+    pub fn for_planes(self, planes: Planes) -> Self {
+        Self { planes: Some(planes), ..self }
+    }
+
+    /// The source for a command such as `migrate`: neither the rules of the admin plane apply to it
+    /// nor those of any listener, as it opens none.
     pub fn without_admin(self) -> Self {
-        Self { admin: false, ..self }
+        Self { planes: None, ..self }
     }
 
     /// The source on a machine where the files of networks may be missing: each that is gets a
@@ -88,14 +104,20 @@ impl Source {
 
     /// Makes a problem of `KEY: MESSAGE`, with origin and place of the key.
     pub fn problem(&self, loaded: &Loaded, text: &str, cure: Option<String>) -> Problem {
-        let (mut key, mut message) = text.split_once(": ").unwrap_or(("", text));
+        let (key, message) = text.split_once(": ").unwrap_or(("", text));
         // The key of a network's setting follows its host name.
         if !keys::is_known(key)
-            && let Some((second, rest)) = message.split_once(": ")
-            && keys::is_known(second)
+            && let Some((setting, message)) = message.split_once(": ")
+            && keys::is_known(setting)
         {
-            key = &text[..key.len() + 2 + second.len()];
-            message = rest;
+            let file = loaded.network_files.iter().find(|file| file.hostname == key);
+            let origins = file.map_or(&loaded.origins, |file| &file.origins);
+            let mut problem = origins.problem(setting.to_owned(), message.to_owned()).with_cure(cure);
+            if let Some(file) = file {
+                file.locate(&mut problem);
+            }
+            self.locate(std::slice::from_mut(&mut problem));
+            return Problem { key: format!("{key}: {setting}"), ..problem };
         }
         let mut problem = loaded.origins.problem(key.to_owned(), message.to_owned()).with_cure(cure);
         self.locate(std::slice::from_mut(&mut problem));
@@ -127,27 +149,32 @@ impl Source {
         }
         let mut warnings = env::collect(self.variables.iter().cloned(), &mut merged);
         let mut config = merged.read();
-        merged.add_problems(validate::check(&config, self.admin));
+        let is_metrics_port_set = merged.origins.is_set("serve.metrics.port");
+        let served = self.planes.map(|planes| Served { planes, is_metrics_port_set });
+        let admin = self.planes.is_some_and(|planes| planes.contains(Plane::Admin));
+        merged.add_problems(validate::check(&config, served));
         merged.add_problems(contradictions::check(&config));
         warnings.extend(placeholders::warnings(&mut merged));
         if !merged.problems.is_empty() {
             locate(&mut merged.problems, file, text.unwrap_or_default());
             return Err(ConfigError::Invalid(merged.problems));
         }
-        if let Err(mut problems) =
-            tenants::read_files(&mut config, &merged, &mut warnings, self.network_files)
+        let network_files = match tenants::read_files(&mut config, &merged, &mut warnings, self.network_files)
         {
-            locate(&mut problems, file, text.unwrap_or_default());
-            return Err(ConfigError::Invalid(problems));
-        }
+            Ok(files) => files,
+            Err(mut problems) => {
+                locate(&mut problems, file, text.unwrap_or_default());
+                return Err(ConfigError::Invalid(problems));
+            }
+        };
         let mut found = secrets::warnings(&config);
-        found.extend(contradictions::warnings(&config, self.admin));
-        if self.admin {
+        found.extend(contradictions::warnings(&config, admin));
+        if admin {
             found.extend(openings::warnings(&config));
         }
         let found = found.into_iter();
         warnings.extend(found.map(|(key, message)| merged.origins.problem(key, message)));
-        Ok(Loaded { config, warnings, origins: merged.origins })
+        Ok(Loaded { config, warnings, origins: merged.origins, network_files })
     }
 
     /// All files that the configuration is read from, as far as they are known.
@@ -175,7 +202,7 @@ pub fn load(
     Source::new(path.map(Path::to_owned), env).load()
 }
 
-/// Like [`load`], for a process [without the admin plane](Source::without_admin).
+/// Like [`load`], for a command, [which serves no plane](Source::without_admin).
 ///
 /// # Errors
 /// As [`Source::load`].

@@ -3,6 +3,7 @@
 //! The parser's values have no locations, but its errors do. So the file is parsed once more, by a
 //! visitor that follows a path and fails at its end.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -47,10 +48,22 @@ pub(super) fn find(yaml: &[u8], path: &str) -> Option<Location> {
     None
 }
 
+/// A key that its mapping has already.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Duplicate {
+    /// Dotted path, with `…` for a name that doesn't look like one.
+    pub path: String,
+    /// Location of the second one.
+    pub location: Location,
+}
+
 /// Finds the first key that its mapping has already.
-pub(super) fn find_duplicate(yaml: &[u8]) -> Option<Location> {
-    let found = Unique.deserialize(serde_norway::Deserializer::from_slice(yaml));
-    found.err().and_then(|error| location_of(&error))
+pub(super) fn find_duplicate(yaml: &[u8]) -> Option<Duplicate> {
+    let found = RefCell::new(String::new());
+    let unique = Unique { path: String::new(), found: &found };
+    let error = unique.deserialize(serde_norway::Deserializer::from_slice(yaml)).err()?;
+    let location = location_of(&error)?;
+    Some(Duplicate { path: found.take(), location })
 }
 
 /// The location of an error that ended a search; None for any other error.
@@ -187,9 +200,14 @@ impl<'de, 'a> Visitor<'de> for Key<'a> {
 }
 
 /// Value whose mappings have each key once.
-struct Unique;
+struct Unique<'a> {
+    /// Dotted path of the value.
+    path: String,
+    /// Path of the key that is there twice.
+    found: &'a RefCell<String>,
+}
 
-impl<'de> DeserializeSeed<'de> for Unique {
+impl<'de> DeserializeSeed<'de> for Unique<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -197,7 +215,7 @@ impl<'de> DeserializeSeed<'de> for Unique {
     }
 }
 
-impl<'de> Visitor<'de> for Unique {
+impl<'de> Visitor<'de> for Unique<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -214,44 +232,67 @@ impl<'de> Visitor<'de> for Unique {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        while items.next_element_seed(Self)?.is_some() {}
+        for index in 0.. {
+            let item = Unique { path: format!("{}[{index}]", self.path), found: self.found };
+            if items.next_element_seed(item)?.is_none() {
+                break;
+            }
+        }
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
         let mut seen = BTreeSet::new();
-        while entries.next_key_seed(NewKey { seen: &mut seen })?.is_some() {
-            entries.next_value_seed(Self)?;
+        while let Some(path) =
+            entries.next_key_seed(NewKey { seen: &mut seen, section: &self.path, found: self.found })?
+        {
+            entries.next_value_seed(Unique { path, found: self.found })?;
         }
         Ok(())
     }
 }
 
-/// Key that must not have been seen before, if it is a text.
+/// Key that must not have been seen before, if it is a text. Its value is its path.
 struct NewKey<'a> {
     seen: &'a mut BTreeSet<String>,
+    section: &'a str,
+    found: &'a RefCell<String>,
+}
+
+impl NewKey<'_> {
+    fn path(&self, name: &str) -> String {
+        match self.section {
+            "" => name.to_owned(),
+            section => format!("{section}.{name}"),
+        }
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for NewKey<'_> {
-    type Value = ();
+    type Value = String;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for NewKey<'_> {
-    type Value = ();
+    type Value = String;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any key")
     }
 
-    fn visit_str<E: de::Error>(self, name: &str) -> Result<(), E> {
-        if self.seen.insert(name.to_owned()) { Ok(()) } else { Err(E::custom(FOUND)) }
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<String, E> {
+        let path = self.path(printable_name(name));
+        if self.seen.insert(name.to_owned()) {
+            return Ok(path);
+        }
+        *self.found.borrow_mut() = path;
+        Err(E::custom(FOUND))
     }
 
-    scalars! { (), |_| Ok(());
+    scalars! { String, |this: Self| Ok(this.path(printable_name("")));
         visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_i128: i128, visit_u128: u128,
         visit_f64: f64,
     }
@@ -295,7 +336,12 @@ authz:
             assert_eq!(find(yaml.as_bytes(), path), None, "{path}");
         }
         let twice = b"a: {b: 1}\nc:\n  - {b: 1}\n  - {b: 2, d: 3,\n     b: 4}\n";
-        assert_eq!(find_duplicate(twice), Some(Location { line: 5, column: 6 }));
+        let location = Location { line: 5, column: 6 };
+        assert_eq!(find_duplicate(twice), Some(Duplicate { path: "c[1].b".to_owned(), location }));
+        assert_eq!(find(twice, "c[1].b"), Some(Location { line: 4, column: 6 }));
+        let hidden = b"a:\n  'a secret': 1\n  'a secret': 2\n";
+        let location = Location { line: 3, column: 3 };
+        assert_eq!(find_duplicate(hidden), Some(Duplicate { path: "a.\u{2026}".to_owned(), location }));
         assert_eq!(find_duplicate(yaml.as_bytes()), None);
     }
 }

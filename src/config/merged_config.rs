@@ -7,8 +7,12 @@ use serde_norway::{Mapping, Value};
 
 use super::advice::advice;
 use super::error::Problem;
-use super::keys;
 use super::model::Config;
+use super::serde_forms::MASK;
+use super::{audit_file, keys};
+
+/// Origin of values that nothing sets.
+const NO_FILE: &str = "default";
 
 /// One value per key, from the environment or the file, and the problems that were found.
 pub(super) struct MergedConfig {
@@ -46,7 +50,7 @@ impl Origins {
         let of_section = || self.found.iter().find(|(found, _)| is_inside(found)).map(|(_, origin)| origin);
         let around = || self.found.iter().find(|(found, _)| is_around(found, path)).map(|(_, origin)| origin);
         match self.found.get(path).or_else(of_section).or_else(around) {
-            None => "default".to_owned(),
+            None => NO_FILE.to_owned(),
             Some(Origin::File(name)) => name.clone(),
             Some(Origin::Variable(name) | Origin::Split(name)) => name.clone(),
             Some(Origin::Indexed(name)) => {
@@ -89,7 +93,7 @@ impl Origins {
 
 impl MergedConfig {
     pub(super) fn new(file: Option<&Path>) -> Self {
-        let file = file.map_or_else(|| "default".to_owned(), |file| file.display().to_string());
+        let file = file.map_or_else(|| NO_FILE.to_owned(), |file| file.display().to_string());
         let origins = Origins { file, found: BTreeMap::new() };
         Self { values: BTreeMap::new(), origins, problems: Vec::new() }
     }
@@ -181,12 +185,17 @@ impl MergedConfig {
             let problem = self.origins.problem(key, message).with_cure(cure);
             self.problems.push(problem);
         }
-        serde_norway::from_value(Value::Mapping(good)).unwrap_or_else(|_| {
+        let config = serde_norway::from_value(Value::Mapping(good)).unwrap_or_else(|_| {
             // Each value was accepted alone, so the types of the configuration contradict each
             // other.
             self.problem("top level", "cannot be read as a whole");
             Config::default()
-        })
+        });
+        if self.origins.file != NO_FILE {
+            let problem = audit_file::check_own(&config, Path::new(&self.origins.file));
+            self.add_problems(problem);
+        }
+        config
     }
 }
 
@@ -232,25 +241,83 @@ fn describe(path: &str, error: &serde_path_to_error::Error<serde_norway::Error>)
         };
         return (key, message.to_owned());
     }
-    (format!("{path}{inside}"), without_rust_types(&error.inner().to_string()))
+    // The name of an unknown field may be a URL as well.
+    let end = inside.find("://").map_or(inside.len(), |at| inside[..at].rfind(']').map_or(0, |end| end + 1));
+    (format!("{path}{}", &inside[..end]), without_rust_types(&error.inner().to_string()))
 }
 
-/// Replaces Rust types in a message of serde by ranges.
+/// Replaces Rust types in a message of serde by ranges and words of YAML.
 fn without_rust_types(message: &str) -> String {
-    let table = [
-        ("expected u16", "expected a whole number from 0 to 65535"),
-        ("expected u32", "expected a whole number from 0 to 4294967295"),
-        ("expected u64", "expected a whole number from 0"),
-        ("expected usize", "expected a whole number from 0"),
-        ("expected f64", "expected a number"),
-        ("expected a boolean", "expected true or false"),
-        ("expected a sequence", "expected a list"),
-        ("expected a string", "expected a text"),
+    /// Messages of values that may have several types.
+    const UNTAGGED: [(&str, &str); 2] = [
+        ("untagged enum Uid", "must be numbers of users, from 0 to 4294967295"),
+        ("untagged enum Truth", "must be true or false"),
     ];
-    for (theirs, ours) in table {
-        if let Some(start) = message.strip_suffix(theirs) {
-            return format!("{start}{ours}");
+    if let Some((_, ours)) = UNTAGGED.iter().find(|(theirs, _)| message.ends_with(theirs)) {
+        return (*ours).to_owned();
+    }
+    let Some((found, expected)) = message.rsplit_once(", expected ") else {
+        return masked(message);
+    };
+    let ours = match expected {
+        "u16" => "a whole number from 0 to 65535",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u64" | "usize" => "a whole number from 0",
+        "i64" => "a whole number",
+        "f64" => "a number",
+        "a boolean" => "true or false",
+        "a sequence" => "a list",
+        "a string" => "a text",
+        "a map" => "a mapping",
+        "a Value::Tag enum" | "a Value::Tagged enum" => "one of the allowed names",
+        _ if expected.starts_with("struct ") => "a mapping",
+        _ => expected,
+    };
+    format!("{}, expected {ours}", masked(found))
+}
+
+/// Masks what a message of serde quotes, if that may be a URL: it may hold a password.
+fn masked(message: &str) -> String {
+    const QUOTES: [char; 2] = ['"', '`'];
+    match (message.find(QUOTES), message.rfind(QUOTES)) {
+        (Some(start), Some(end)) if start < end && message[start..end].contains("://") => {
+            format!("{}{MASK}{}", &message[..=start], &message[end..])
+        }
+        _ => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_have_neither_rust_types_nor_urls() {
+        for (message, expected) in [
+            (
+                "invalid type: floating point `1.5`, expected i64",
+                "invalid type: floating point `1.5`, expected a whole number",
+            ),
+            (
+                "invalid type: string \"a\", expected struct Network",
+                "invalid type: string \"a\", expected a mapping",
+            ),
+            (
+                "invalid length 0, expected struct Network with 3 elements",
+                "invalid length 0, expected a mapping",
+            ),
+            (
+                "invalid type: string \"p://u:hunter2, expected \\\"@h\", expected u64",
+                "invalid type: string \"***\", expected a whole number from 0",
+            ),
+            (
+                "unknown variant `p://hunter2`, expected one of `a`, `b`",
+                "unknown variant `***`, expected one of `a`, `b`",
+            ),
+            ("unknown field `p://hunter2`, there are no fields", "unknown field `***`, there are no fields"),
+            ("must be a URL such as https://a", "must be a URL such as https://a"),
+        ] {
+            assert_eq!(without_rust_types(message), expected);
         }
     }
-    message.to_owned()
 }

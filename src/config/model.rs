@@ -200,9 +200,11 @@ impl Default for Idempotency {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LastUsed {
-    /// Number of updates that may wait; further ones are dropped. Above 0. Default 10000.
+    /// Number of updates that may wait; further ones are dropped. 1 to 10000000. Default 10000.
+    #[schemars(range(min = 1, max = 10_000_000))]
     pub queue_size: usize,
-    /// Number of updates in one write. Above 0. Default 100.
+    /// Number of updates in one write. 1 to 10000000. Default 100.
+    #[schemars(range(min = 1, max = 10_000_000))]
     pub flush_size: usize,
     /// Longest time between two writes. Above 0. Default 30s.
     #[serde(with = "serde_forms::Duration")]

@@ -49,8 +49,8 @@ impl Config {
     /// When new values contradict old ones that only a restart changes.
     pub fn change_to(&self, new: Loaded) -> Result<Change, ConfigError> {
         let config = merged(self, &new.config);
-        // The rules of the admin plane are checked at the start only.
-        let found = validate::check(&config, false).into_iter().chain(contradictions::check(&config));
+        // The rules of the admin plane and of listeners are checked at the start only.
+        let found = validate::check(&config, None).into_iter().chain(contradictions::check(&config));
         let problems: Vec<Problem> = found
             .map(|(key, message)| {
                 let kept = self.to_masked();

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::admin::Auth;
 use super::serde_forms;
+use crate::plane::{Plane, Planes};
 
 /// `serve`: one section per plane.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -25,17 +26,34 @@ pub struct Serve {
 }
 
 impl Serve {
-    /// Address of `talos serve public`: `serve.public`, unless only `serve.http` differs from its
-    /// default, as in Ory's files. Then it is `serve.http`.
-    pub fn public_alone(&self) -> (&str, u16, &Tls) {
+    /// The plane whose section sets the TCP listener of `plane`, in a process that serves `planes`:
+    /// itself. Only `talos serve public` takes `serve.http` if that differs from its default and
+    /// `serve.public` doesn't, as in Ory's files, which have no other.
+    pub fn section(&self, planes: Planes, plane: Plane) -> Plane {
         let (public, http) = (ServePublic::default(), ServeHttp::default());
-        let moved = (&self.http.host, self.http.port) != (&http.host, http.port);
-        if moved && (&self.public.host, self.public.port) == (&public.host, public.port) {
-            (&self.http.host, self.http.port, &self.http.tls)
-        } else {
-            (&self.public.host, self.public.port, &self.public.tls)
+        let is_moved = (&self.http.host, self.http.port) != (&http.host, http.port);
+        let is_default = (&self.public.host, self.public.port) == (&public.host, public.port);
+        match plane {
+            Plane::Public if planes == Planes::Only(plane) && is_moved && is_default => Plane::Admin,
+            plane => plane,
         }
     }
+
+    /// Host, port and TLS files of the TCP listener of `plane`, in a process that serves `planes`.
+    pub fn address(&self, planes: Planes, plane: Plane) -> (&str, u16, &Tls) {
+        match self.section(planes, plane) {
+            Plane::Admin => (&self.http.host, self.http.port, &self.http.tls),
+            Plane::Public => (&self.public.host, self.public.port, &self.public.tls),
+            Plane::Authz => (&self.authz.host, self.authz.port, &self.authz.tls),
+            Plane::Metrics => (&self.metrics.host, self.metrics.port, &self.metrics.tls),
+        }
+    }
+}
+
+/// Returns true if the metrics listener may take another port than its default: it shares the host
+/// with other planes, each in a process of its own, and nobody configured a port.
+pub fn chooses_metrics_port(planes: Planes, is_metrics_port_set: bool) -> bool {
+    matches!(planes, Planes::Only(_)) && !is_metrics_port_set
 }
 
 /// `serve.http`: the admin plane.
@@ -265,7 +283,8 @@ pub struct ServeAuthz {
     #[serde(with = "serde_forms::OptionalPath")]
     pub socket: Option<PathBuf>,
     /// Age of a connection, within 10 %, at which its client is asked to open another, which a load
-    /// balancer may send to another instance. 0 means never. Default 30m.
+    /// balancer may send to another instance. 0 means never. A connection of the accelerator has no
+    /// such age. Default 30m.
     #[serde(with = "serde_forms::Duration")]
     pub max_connection_age: Duration,
     /// `serve.authz.tls`.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, Problem, locate};
-use super::merged_config::MergedConfig;
+use super::merged_config::{MergedConfig, Origins};
 use super::model::{Config, Network};
 use super::{contradictions, file, secrets, validate};
 use crate::secret::SecretString;
@@ -11,6 +11,30 @@ use crate::secret::SecretString;
 /// Keys and sections that a network's file may set.
 const OVERRIDABLE: [&str; 6] =
     ["credentials", "secrets", "rate_limit.enabled", "cache.ttl", "issuance_policies", "roles"];
+
+/// A network's own file, with the origins of the network's values: this file, or those of the main
+/// configuration.
+#[derive(Debug)]
+pub(super) struct NetworkFile {
+    /// Host name of the network.
+    pub hostname: String,
+    path: PathBuf,
+    pub origins: Origins,
+}
+
+impl NetworkFile {
+    /// Returns true if the file itself sets this key.
+    pub(super) fn sets(&self, key: &str) -> bool {
+        self.origins.is_set(key) && self.origins.of(key) == self.path.display().to_string()
+    }
+
+    /// Finds the place of a problem in the file.
+    pub(super) fn locate(&self, problem: &mut Problem) {
+        if let Ok(text) = file::read(&self.path) {
+            locate(std::slice::from_mut(problem), &self.path, &text);
+        }
+    }
+}
 
 /// URL of a key set, with the key that sets it.
 #[derive(Clone)]
@@ -52,14 +76,14 @@ pub(super) fn files(config: &Config) -> Vec<PathBuf> {
     config.multitenancy.networks.iter().filter_map(|network| network.config_path.clone()).collect()
 }
 
-/// Reads the files of networks, and sets the configuration of each.
+/// Reads the files of networks, sets the configuration of each, and returns the files.
 pub(super) fn read_files(
     config: &mut Config,
     merged: &MergedConfig,
     warnings: &mut Vec<Problem>,
     must_exist: bool,
-) -> Result<(), Vec<Problem>> {
-    let mut problems = vec![];
+) -> Result<Vec<NetworkFile>, Vec<Problem>> {
+    let (mut files, mut problems) = (vec![], vec![]);
     for (index, network) in config.multitenancy.networks.iter_mut().enumerate() {
         if let Some(path) = &network.config_path {
             let overlaid = match overlaid(merged, path) {
@@ -75,25 +99,28 @@ pub(super) fn read_files(
                 }
             };
             match overlaid {
-                Ok(Overlaid { config, weak_secrets }) => {
+                Ok(Overlaid { config, warnings: own, origins }) => {
                     network.config = Some(Box::new(config));
-                    warnings.extend(weak_secrets.into_iter().map(|weak| {
-                        let key = format!("{}: {}", network.hostname, weak.key);
-                        Problem { key, ..weak }
+                    warnings.extend(own.into_iter().map(|warning| {
+                        let key = format!("{}: {}", network.hostname, warning.key);
+                        Problem { key, ..warning }
                     }));
+                    let (hostname, path) = (network.hostname.clone(), path.clone());
+                    files.push(NetworkFile { hostname, path, origins });
                 }
                 Err(found) => problems.extend(found),
             }
         }
     }
-    if problems.is_empty() { Ok(()) } else { Err(problems) }
+    if problems.is_empty() { Ok(files) } else { Err(problems) }
 }
 
 /// Configuration of a network.
 struct Overlaid {
     config: Config,
-    /// Warnings about secrets in its own file.
-    weak_secrets: Vec<Problem>,
+    /// Warnings about its own file.
+    warnings: Vec<Problem>,
+    origins: Origins,
 }
 
 /// Builds the configuration of a network with its own file.
@@ -113,19 +140,18 @@ fn overlaid(merged: &MergedConfig, path: &Path) -> Result<Result<Overlaid, Vec<P
     let mut whole = merged.overlaid_by(own);
     whole.remove_section("multitenancy");
     let config = whole.read();
-    whole.add_problems(validate::check(&config, false));
+    whole.add_problems(validate::check(&config, None));
     whole.add_problems(contradictions::check(&config));
     if !whole.problems.is_empty() {
         locate(&mut whole.problems, path, &text);
         return Ok(Err(whole.problems));
     }
     // Warnings about the main file are given once, with the main file.
-    let own =
-        secrets::warnings(&config).into_iter().filter(|(key, _)| own_keys.iter().any(|own| is_at(key, own)));
-    let mut weak_secrets: Vec<Problem> =
-        own.map(|(key, message)| whole.origins.problem(key, message)).collect();
-    locate(&mut weak_secrets, path, &text);
-    Ok(Ok(Overlaid { config, weak_secrets }))
+    let found = secrets::warnings(&config).into_iter().chain(contradictions::warnings(&config, false));
+    let own = found.filter(|(key, _)| own_keys.iter().any(|own| is_at(key, own)));
+    let mut warnings: Vec<Problem> = own.map(|(key, message)| whole.origins.problem(key, message)).collect();
+    locate(&mut warnings, path, &text);
+    Ok(Ok(Overlaid { config, warnings, origins: whole.origins }))
 }
 
 /// Returns true if `key`, which may be an entry of a list, has this path.

@@ -211,7 +211,8 @@ fn unknown_variables_are_warnings_without_their_values() {
             ("TALOS_PORT", "tcp://10.0.0.1:4420"),
             ("TALOS_SECRETS_HMAC_CURENT", SECRET),
             ("TALOS_SERVE_HTTP_PORT_4420_TCP", "x"),
-            ("TALOS_AUTHZ_ROUTES_0_SECRET", SECRET),
+            ("TALOS_PORT_4420_TCP_ADDR", "10.0.0.1"),
+            ("TALOS_AUTHZ_ROUTES_SERVICE_HOST", "10.0.0.1"),
             ("TALOS_ENDPOINT", "http://localhost:4420"),
         ],
     )
@@ -220,8 +221,9 @@ fn unknown_variables_are_warnings_without_their_values() {
     assert_eq!(
         warnings,
         [
-            "TALOS_AUTHZ_ROUTES_0_SECRET: unknown variable, ignored",
+            "TALOS_AUTHZ_ROUTES_SERVICE_HOST: unknown variable, ignored",
             "TALOS_PORT: unknown variable, ignored",
+            "TALOS_PORT_4420_TCP_ADDR: unknown variable, ignored",
             "TALOS_SECRETS_HMAC_CURENT: unknown variable, ignored; did you mean TALOS_SECRETS_HMAC_CURRENT?",
             "TALOS_SERVE_HTTP_PORT_4420_TCP: unknown variable, ignored",
         ]

@@ -2,7 +2,7 @@
 //! the value of a secret.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use super::admin::AuthMode;
@@ -10,18 +10,22 @@ use super::authz::{ClientAddress, MAX_ROUTES, MAX_SOURCES};
 use super::cache::CacheType;
 use super::error::{ConfigError, Problems};
 use super::issuance;
+use super::listeners::{self, Served, is_host};
 use super::model::{Config, RateLimitBackend};
 use super::openings::{self, is_loopback};
 use super::retired::Retired;
 use super::secrets;
-use super::serve::{Cors, Tls};
+use super::serve::Cors;
 use super::usage;
 use crate::credential::api_key::is_prefix;
 use crate::host::name_of;
 use crate::key::NetworkId;
+use crate::plane::Plane;
 
 /// Maximum number of networks.
 const MAX_NETWORKS: usize = 1000;
+/// Maximum of the sizes of `last_used`: far more than helps, and less than a channel can have.
+const MAX_QUEUE_SIZE: usize = 10_000_000;
 /// Maximum of `idempotency.reveal_for`.
 const MAX_REVEAL_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -35,10 +39,12 @@ impl Config {
     }
 }
 
-/// Finds all problems. Rules of the admin plane are checked if `admin` is true.
-pub(super) fn check(config: &Config, admin: bool) -> Problems {
+/// Finds all problems. Rules of the listeners and of the admin plane are checked for what a process
+/// serves.
+pub(super) fn check(config: &Config, served: Option<Served>) -> Problems {
     let mut problems = Problems::new();
-    listeners(config, &mut problems);
+    let admin = served.is_some_and(|served| served.planes.contains(Plane::Admin));
+    listeners::check(config, served, &mut problems);
     openings::hosts(config, admin, &mut problems);
     if admin {
         admin_callers(config, &mut problems);
@@ -67,98 +73,10 @@ fn add(problems: &mut Problems, key: &str, message: impl Into<String>) {
     problems.push((key.to_owned(), message.into()));
 }
 
-fn listeners(config: &Config, problems: &mut Problems) {
-    let serve = &config.serve;
-    let mut listeners = vec![
-        ("serve.http", &serve.http.host, serve.http.port),
-        ("serve.public", &serve.public.host, serve.public.port),
-        ("serve.metrics", &serve.metrics.host, serve.metrics.port),
-    ];
-    if serve.authz.socket.is_none() {
-        listeners.push(("serve.authz", &serve.authz.host, serve.authz.port));
-    }
-    for (name, host, _) in &listeners {
-        if !is_host(host) {
-            let mut message = "must be a host name or an address, without scheme and port".to_owned();
-            if let Some((host, port)) = host_and_port(host) {
-                message.push_str(&format!(": write host: \"{host}\", and port: {port} beside it"));
-            }
-            add(problems, &format!("{name}.host"), message);
-        }
-    }
-    let sockets = (&serve.http.socket, &serve.authz.socket);
-    if let (Some(admin), Some(authz)) = sockets
-        && admin == authz
-    {
-        add(problems, "serve.authz.socket", "is serve.http.socket's path already; choose another");
-    }
-    for (index, (name, host, port)) in listeners.iter().enumerate() {
-        let clash = listeners[..index]
-            .iter()
-            .find(|(_, other, other_port)| *port != 0 && port == other_port && hosts_overlap(host, other));
-        if let Some((other, ..)) = clash {
-            add(problems, &format!("{name}.port"), format!("is {other}'s address already; choose another"));
-        }
-    }
-    for (name, tls) in [
-        ("serve.http", &serve.http.tls),
-        ("serve.public", &serve.public.tls),
-        ("serve.metrics", &serve.metrics.tls),
-        ("serve.authz", &serve.authz.tls),
-    ] {
-        tls_files(name, tls, problems);
-    }
-    let tls = &config.cache.redis.tls;
-    certificate_pair("cache.redis.tls", tls.cert_file.is_some(), tls.key_file.is_some(), problems);
-}
-
-/// Returns true for what may be bound: a name, an address, or nothing, which stands for all
-/// addresses.
-fn is_host(host: &str) -> bool {
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let address = bare.split_once('%').map_or(bare, |(address, _)| address);
-    let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b) || !b.is_ascii();
-    address.parse::<IpAddr>().is_ok() || bare.bytes().all(is_name)
-}
-
 /// Returns true for an address with a length behind it that no block of addresses has.
 fn is_no_block(text: &str) -> bool {
     let address = text.split_once('/').map(|(address, _)| address);
     address.is_some_and(|address| address.parse::<IpAddr>().is_ok()) && text.parse::<ipnet::IpNet>().is_err()
-}
-
-/// Splits `host:port`, also behind a scheme.
-fn host_and_port(text: &str) -> Option<(&str, u16)> {
-    let address = text.split_once("://").map_or(text, |(_, rest)| rest).trim_end_matches('/');
-    let (host, port) = address.rsplit_once(':')?;
-    Some((host, port.parse().ok()?)).filter(|_| is_host(host))
-}
-
-/// Returns true if both hosts can't be bound to one port: they are equal, one stands for all
-/// addresses, or one is the name of the other.
-fn hosts_overlap(a: &str, b: &str) -> bool {
-    let bare = |host: &str| host.trim_matches(['[', ']']).to_ascii_lowercase();
-    let (a, b) = (bare(a), bare(b));
-    let all = |host: &str| matches!(host, "" | "0.0.0.0" | "::");
-    let names = |name: &str, address: &str| name == "localhost" && matches!(address, "127.0.0.1" | "::1");
-    a == b || all(&a) || all(&b) || names(&a, &b) || names(&b, &a)
-}
-
-fn tls_files(listener: &str, tls: &Tls, problems: &mut Problems) {
-    let (certificate, key) = (tls.cert_file.is_some(), tls.key_file.is_some());
-    certificate_pair(&format!("{listener}.tls"), certificate, key, problems);
-    if !certificate && !key && tls.client_ca_file.is_some() {
-        add(problems, &format!("{listener}.tls.cert_file"), "is needed beside client_ca_file");
-    }
-}
-
-/// Checks that a certificate has its private key, and the other way round.
-fn certificate_pair(section: &str, has_certificate: bool, has_key: bool, problems: &mut Problems) {
-    match (has_certificate, has_key) {
-        (true, false) => add(problems, &format!("{section}.key_file"), "is needed beside cert_file"),
-        (false, true) => add(problems, &format!("{section}.cert_file"), "is needed beside key_file"),
-        _ => {}
-    }
 }
 
 /// Checks that everything is set that the authentication of callers needs.
@@ -226,14 +144,42 @@ fn admin_callers(config: &Config, problems: &mut Problems) {
             add(problems, key, "must hold exact names: * stands for nothing");
         }
     }
-    if auth
-        .jwt
-        .jwks
-        .as_ref()
-        .is_some_and(|url| !["https://", "file://", "base64://"].iter().any(|s| url.expose().starts_with(s)))
-    {
-        add(problems, "serve.http.auth.jwt.jwks", "must begin with https://, file:// or base64://");
+    if let Some(url) = &auth.jwt.jwks {
+        let key = "serve.http.auth.jwt.jwks";
+        if !["https://", "file://", "base64://"].iter().any(|s| url.expose().starts_with(s)) {
+            add(problems, key, "must begin with https://, file:// or base64://");
+        } else if !names_server(url.expose()) {
+            add(problems, key, NOT_A_URL);
+        }
     }
+}
+
+/// Problem of a URL that leads to no server. Never repeats the URL, which may hold a password.
+const NOT_A_URL: &str = "must be a URL such as https://keys.example/jwks.json";
+
+/// Returns false for an `https://` URL that no client can fetch: it has no host, a host that can't
+/// be one, or a port that is none. Everything else passes here, and is judged where it is read.
+fn names_server(url: &str) -> bool {
+    let Some(rest) = url.strip_prefix("https://") else { return true };
+    // Clients skip further slashes, and read a backslash as one.
+    let rest = rest.trim_start_matches(['/', '\\']).trim_end();
+    let authority = rest.split(['/', '\\', '?', '#']).next().unwrap_or_default();
+    let address = authority.rsplit('@').next().unwrap_or_default();
+    let (has_host, port) = match address.strip_prefix('[') {
+        Some(address) => {
+            let (host, port) = address.split_once(']').unwrap_or((address, "]"));
+            (host.parse::<Ipv6Addr>().is_ok(), port)
+        }
+        None => {
+            let (host, port) = address.split_at(address.find(':').unwrap_or(address.len()));
+            (!host.is_empty() && !host.contains([' ', '<', '>', '[', ']', '^', '|']), port)
+        }
+    };
+    let has_valid_port = match port.strip_prefix(':') {
+        Some(port) => port.is_empty() || port.parse::<u16>().is_ok(),
+        None => port.is_empty(),
+    };
+    has_host && has_valid_port
 }
 
 fn cors(key: &str, cors: &Cors, problems: &mut Problems) {
@@ -263,9 +209,11 @@ fn sources_of_trust(config: &Config, problems: &mut Problems) {
     let urls = &config.credentials.derived_tokens.jwt.signing_keys.urls;
     for (index, url) in urls.iter().enumerate() {
         let known = ["base64://", "file://", "https://"];
+        let key = format!("credentials.derived_tokens.jwt.signing_keys.urls[{index}]");
         if !known.iter().any(|scheme| url.expose().starts_with(scheme)) {
-            let key = format!("credentials.derived_tokens.jwt.signing_keys.urls[{index}]");
             add(problems, &key, "must begin with base64://, file:// or https://");
+        } else if !names_server(url.expose()) {
+            add(problems, &key, NOT_A_URL);
         }
     }
 }
@@ -371,11 +319,17 @@ fn sizes(config: &Config, problems: &mut Problems) {
     for (key, zero) in [
         ("cache.memory.max_size", config.cache.memory.max_size == 0),
         ("cache.redis.pool_size", config.cache.redis.pool_size == 0),
-        ("last_used.queue_size", config.last_used.queue_size == 0),
-        ("last_used.flush_size", config.last_used.flush_size == 0),
     ] {
         if zero {
             add(problems, key, "must be above 0");
+        }
+    }
+    for (key, size) in [
+        ("last_used.queue_size", config.last_used.queue_size),
+        ("last_used.flush_size", config.last_used.flush_size),
+    ] {
+        if !(1..=MAX_QUEUE_SIZE).contains(&size) {
+            add(problems, key, format!("must be 1 to {MAX_QUEUE_SIZE}"));
         }
     }
     let counts_there = config.rate_limit.enabled && config.rate_limit.backend == RateLimitBackend::Redis;

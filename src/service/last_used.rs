@@ -141,7 +141,7 @@ impl UseWriter {
     ) {
         let Self { mut queue, unwritten } = self;
         let mut pending = Pending::default();
-        let mut received = Vec::with_capacity(flush_size);
+        let mut received = Vec::new();
         let mut tick = tokio::time::interval(flush_interval);
         loop {
             let room = flush_size.saturating_sub(pending.len());

@@ -6,15 +6,13 @@
 
 mod unused;
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::str::FromStr;
 use std::sync::Once;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use futures_util::future::{self, BoxFuture, FutureExt};
 use futures_util::stream::BoxStream;
 use sqlx::any::{AnyArguments, AnyConnectOptions, AnyQueryResult, AnyRow, AnyStatement, AnyTypeInfo};
@@ -28,6 +26,8 @@ use sqlx_core::any::driver::{AnyDriver, install_drivers};
 use tokio::time::timeout;
 
 use unused::{NoArguments, Unused};
+
+use crate::tls::SystemIssuers;
 
 /// Start of the part of a URL's fragment that bounds the time of connecting, in milliseconds. A
 /// fragment has no meaning for sqlx; its parts are joined by `&`.
@@ -81,7 +81,7 @@ impl Backend for Postgres {
         let name = server_name(socket, options.get_host(), options.get_port());
         let connect = async move {
             let options = match has_system_roots {
-                true => options.ssl_root_cert_from_pem(system_roots()),
+                true => options.ssl_root_cert_from_pem(SystemIssuers::load().pem.concat().into_bytes()),
                 false => options,
             };
             options.connect().await
@@ -140,16 +140,6 @@ fn connect_timeout(url: &Url) -> Option<Duration> {
 
 fn fragment_parts(url: &Url) -> impl Iterator<Item = &str> {
     url.fragment().unwrap_or_default().split('&')
-}
-
-/// Returns the system's CAs, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`, as PEM.
-fn system_roots() -> Vec<u8> {
-    let mut pem = String::new();
-    for certificate in rustls_native_certs::load_native_certs().certs {
-        let encoded = STANDARD.encode(&certificate);
-        let _ = writeln!(pem, "-----BEGIN CERTIFICATE-----\n{encoded}\n-----END CERTIFICATE-----");
-    }
-    pem.into_bytes()
 }
 
 /// Adds the name of the server to an error of its network.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use sqlx::{AnyConnection, Connection, Executor, Row};
 use tokio::time::{sleep, timeout};
 
 use super::{Store, StoreError, driver};
+use crate::permissions;
 
 /// Timeout of the first connection, unless the DSN has another.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -91,15 +93,17 @@ pub(super) async fn check_encoding(
 }
 
 impl Store {
-    /// Checks that an SQLite file is one, or can be made, before a process uses it.
+    /// Checks that an SQLite file is one and can be written, or can be made, before a process uses
+    /// it.
     ///
     /// It is opened for a moment: beside connections of the same process that would end their
     /// locks, as POSIX has it.
     ///
     /// # Errors
-    /// When its directory isn't there, or something else is at its path.
+    /// When its directory isn't there, something else is at its path, or this user can't write it.
     pub fn check_file(path: &Path) -> Result<(), StoreError> {
         check_kind(path)?;
+        check_permissions(path)?;
         let Ok(found) = path.metadata() else { return Ok(()) };
         let mut header = [0; HEADER.len()];
         match File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
@@ -124,9 +128,35 @@ fn check_kind(path: &Path) -> Result<(), StoreError> {
         (_, Ok(found)) if !found.is_file() => {
             format!("{} is a device, a pipe or a socket: name a file", path.display())
         }
+        _ if path.as_os_str().as_bytes().ends_with(b"/") => {
+            format!("{} ends with /: name a file", path.display())
+        }
         _ => return Ok(()),
     };
     Err(StoreError::Dsn(problem.into()))
+}
+
+/// Checks that this user can write the file, and the files that SQLite makes beside it.
+fn check_permissions(path: &Path) -> Result<(), StoreError> {
+    // They stand beside the target of a symbolic link.
+    let target = path.canonicalize();
+    let checked = match &target {
+        Ok(file) => permissions::check_file(file).and_then(|()| match has_files_beside(file) {
+            true => Ok(()),
+            false => permissions::check_directory_of(file),
+        }),
+        Err(_) => permissions::check_directory_of(path),
+    };
+    checked.map_err(|problem| {
+        StoreError::Dsn(format!("{problem}: let it write there, or name another path").into())
+    })
+}
+
+/// Returns true if the files are there that SQLite makes beside a database that is open.
+fn has_files_beside(file: &Path) -> bool {
+    let mut beside = file.as_os_str().to_owned();
+    beside.push("-shm");
+    Path::new(&beside).exists()
 }
 
 fn no_database(path: &Path) -> StoreError {
@@ -145,7 +175,7 @@ pub(super) async fn open_file(options: &AnyConnectOptions, path: &Path) -> Resul
         if code_of(&error).as_deref() == Some(CANNOT_OPEN) {
             let is_created = options.database_url.as_str().contains("mode=rwc");
             return Err(match is_created || path.exists() {
-                true => error.into(),
+                true => check_permissions(path).err().unwrap_or_else(|| error.into()),
                 false => StoreError::NoFile { file: path.display().to_string() },
             });
         }

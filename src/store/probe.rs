@@ -58,8 +58,11 @@ impl Store {
     /// # Errors
     /// When the database can't be reached, or its schema has another version.
     pub async fn probe(dsn: &str) -> Result<String, StoreError> {
-        if let Some(file) = Self::check_dsn(dsn)?.filter(|file| !file.exists()) {
-            return Ok(format!("{}: will be created", file.display()));
+        if let Some(file) = Self::check_dsn(dsn)? {
+            Self::check_file(&file)?;
+            if !file.exists() {
+                return Ok(format!("{}: will be created", file.display()));
+            }
         }
         let store = Self::open_existing(dsn).await?;
         let described = store.describe(dsn).await;

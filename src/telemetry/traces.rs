@@ -21,6 +21,10 @@ pub use exports::{ExportState, export_state};
 
 /// Time for the collector to take the last spans, once the process stops.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
+/// Variables of the standard that name the protocol, the more special first.
+const PROTOCOLS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
+/// Variables of the standard that name the compression, the more special first.
+const COMPRESSIONS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"];
 /// Endpoint if nothing names one, as the exporter has it.
 const DEFAULT_ENDPOINT: &str = "http://localhost:4317";
 
@@ -68,7 +72,13 @@ fn is_collector_url(endpoint: &str) -> bool {
     let is_http = uri
         .scheme_str()
         .is_some_and(|scheme| ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)));
-    is_http && uri.host().is_some_and(|host| !host.is_empty())
+    let Some(authority) = uri.authority().filter(|authority| !authority.host().is_empty()) else {
+        return false;
+    };
+    // A port that is out of range isn't parsed, but taken for none.
+    let address = authority.as_str().rsplit('@').next().unwrap_or_default();
+    let port = address.strip_prefix(authority.host()).and_then(|rest| rest.strip_prefix(':'));
+    is_http && port.is_none_or(|port| port.is_empty() || port.parse::<u16>().is_ok())
 }
 
 /// Checks the files of TLS that the standard's variables name.
@@ -106,24 +116,7 @@ pub fn start(config: &Tracing) -> Result<Option<Traces>, TracesError> {
         tracing::info!(variable, "no traces are exported: the variable turns them off");
         return Ok(None);
     }
-    for variable in ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"] {
-        if let Some(protocol) = variable_text(variable).filter(|value| value != "grpc") {
-            let cure = "name the collector's port for gRPC, mostly 4317, in tracing.endpoint";
-            tracing::warn!(
-                variable,
-                protocol,
-                cure,
-                "traces are exported by grpc all the same, the only protocol here"
-            );
-            break;
-        }
-    }
-    for variable in ["OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"] {
-        if variable_text(variable).is_some_and(|value| value != "none") {
-            tracing::warn!(variable, "traces are exported without compression all the same");
-            break;
-        }
-    }
+    warn_of_what_is_not_supported();
     let (_, endpoint) = named_endpoint(config);
     let mut exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint.clone());
     if has_tls(&endpoint) {
@@ -138,6 +131,32 @@ pub fn start(config: &Tracing) -> Result<Option<Traces>, TracesError> {
         .build();
     trace::set_tracer(BoxedTracer::new(Box::new(provider.tracer("talos"))));
     Ok(Some(Traces(provider)))
+}
+
+/// Warns of a protocol and a compression that the standard's variables ask for in vain.
+fn warn_of_what_is_not_supported() {
+    if let Some((variable, protocol)) = first_variable(&PROTOCOLS)
+        && protocol != "grpc"
+    {
+        let cure = "name the collector's port for gRPC, mostly 4317, in tracing.endpoint";
+        tracing::warn!(
+            variable,
+            protocol,
+            cure,
+            "traces are exported by grpc all the same, the only protocol here"
+        );
+    }
+    if let Some((variable, compression)) = first_variable(&COMPRESSIONS)
+        && !compression.eq_ignore_ascii_case("none")
+    {
+        tracing::warn!(variable, "traces are exported without compression all the same");
+    }
+}
+
+/// Returns the first of these environment variables that isn't empty, and its value. The more
+/// special one stands first: it replaces the general one.
+fn first_variable(variables: &[&'static str]) -> Option<(&'static str, String)> {
+    variables.iter().find_map(|variable| Some((*variable, variable_text(variable)?)))
 }
 
 /// Returns an environment variable that isn't empty.
@@ -209,6 +228,10 @@ mod tests {
             ("http://collector:4317", true),
             ("HTTPS://collector", true),
             ("http://[::1]:4317/", true),
+            ("http://user:pass@collector:65535", true),
+            ("http://collector:65536", false),
+            ("http://collector:99999/v1", false),
+            ("[::1]:99999", false),
             ("collector:4317", true),
             ("collector", true),
             ("grpc://collector:4317", false),

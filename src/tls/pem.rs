@@ -11,6 +11,8 @@ use super::TlsError;
 
 /// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
+/// UTF-8's mark at the beginning of a file.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Reads the certificates in a file, in order; at least one.
 ///
@@ -46,6 +48,13 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(fail)?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(content(path, "must be 1 MiB at most"));
+    }
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return Err(content(path, "is UTF-16: save it as UTF-8"));
+    }
+    // Editors on Windows begin a file with a byte order mark, which would hide the first line.
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        bytes.drain(..BYTE_ORDER_MARK.len());
     }
     Ok(bytes)
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use rcgen::{CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+use rcgen::{CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use tempfile::TempDir;
 
 use super::*;
@@ -99,6 +99,59 @@ fn errors_name_the_file_and_show_nothing_of_it() {
     assert!(problem_of(&dir, Some("ca")).contains("/ca: has no certificate"));
     dir.put("ca", &certificate.replace("MII", "***"));
     assert!(problem_of(&dir, Some("ca")).contains("/ca: is malformed"));
+}
+
+#[test]
+fn a_byte_order_mark_is_skipped_and_what_cannot_be_read_is_named() {
+    let dir = dir();
+    let (_, certificate, key) = pair(vec![dns("one")], 2100);
+    for (name, text) in [("cert", &certificate), ("key", &key), ("ca", &certificate)] {
+        dir.put(name, &format!("\u{feff}{text}"));
+    }
+    let validity = dir.read(Some("ca")).unwrap().validity();
+    assert_eq!(validity.begins.to_rfc3339(), "2020-01-01T00:00:00Z");
+    assert_eq!(validity.expires.to_rfc3339(), "2100-01-01T00:00:00Z");
+
+    let wide: Vec<u8> =
+        std::iter::once(0xfeff).chain(key.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+    fs::write(dir.dir.path().join("key"), wide).unwrap();
+    let text = dir.read(None).unwrap_err().to_string();
+    assert!(text.contains("/key: is UTF-16: save it as UTF-8"), "{text}");
+    dir.put("key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
+    let text = dir.read(None).unwrap_err().to_string();
+    assert!(text.contains("/key: the key can't be used: it must be RSA of 2048"), "{text}");
+}
+
+/// An authority that is valid until `year`, and a certificate that it issued.
+fn authority(year: i32) -> (String, String) {
+    let mut params = CertificateParams::new(vec![]).unwrap();
+    params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, "an authority");
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(year, 1, 1);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let issued = CertificateParams::new(vec!["one".to_owned()]).unwrap();
+    let issued = issued.signed_by(&KeyPair::generate().unwrap(), &authority).unwrap();
+    (authority.pem(), issued.pem())
+}
+
+#[test]
+fn cas_of_no_use_are_found() {
+    let dir = dir();
+    let ((good, leaf), (old, _)) = (authority(2100), authority(2025));
+    let (_, self_signed, _) = pair(vec![dns("one")], 2100);
+    for (text, expected) in [
+        (good.clone(), None),
+        (self_signed, None),
+        (format!("{old}{good}"), None),
+        ("nonsense".to_owned(), None),
+        (old, Some("the CA expired at 2025-01-01T00:00:00Z")),
+        (leaf, Some("holds the certificate of a client or a server")),
+    ] {
+        let problem = problem_of_cas(&dir.put("ca", &text), dir.clock.now());
+        assert_eq!(problem.is_some(), expected.is_some(), "{text}: {problem:?}");
+        assert!(problem.unwrap_or_default().starts_with(expected.unwrap_or_default()), "{text}");
+    }
 }
 
 #[test]

@@ -114,6 +114,47 @@ async fn key_sets_are_read_and_fetched_only_if_asked() {
     }
 }
 
+/// Key sets without a private key are legal, but no JWT goes upstream.
+#[tokio::test]
+async fn key_sets_that_cannot_sign_get_a_warning() {
+    const ID: &str = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
+    let setup = Setup::new().unset("TALOS_CREDENTIALS_DERIVED_TOKENS_JWT_SIGNING_KEYS_URLS");
+    let public =
+        r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    std::fs::write(setup.path("public.json"), public).must("public keys");
+    let set = |file: &str| {
+        let file = setup.path(file);
+        format!(
+            "credentials: {{derived_tokens: {{jwt: {{signing_keys: {{urls: ['file://{}']}}}}}}}}\n",
+            file.display()
+        )
+    };
+    std::fs::write(setup.path("empty.json"), r#"{"keys":[]}"#).must("an empty key set");
+    std::fs::write(setup.path("own.yaml"), set("public.json")).must("a network's file");
+    let networks = format!(
+        "multitenancy: {{enabled: true, networks: [{{hostname: a.example, id: {ID}, config_path: own.yaml}}]}}\n"
+    );
+    let cases = [
+        (set("public.json"), vec![""]),
+        (set("empty.json"), vec![""]),
+        (set("signing-keys.json"), vec![]),
+        (format!("{}{networks}", set("signing-keys.json")), vec!["a.example: "]),
+        (format!("{}{networks}", set("empty.json")), vec!["", "a.example: "]),
+    ];
+    for (yaml, places) in cases {
+        std::fs::write(setup.path("talos.yaml"), &yaml).must("writing a configuration");
+        let output = setup.run(&["config", "check", "talos.yaml"]).await;
+        let said = err(&output);
+        assert_eq!((output.status.code(), out(&output).as_str()), (Some(0), "ok\n"), "{yaml}: {said}");
+        let lines: Vec<&str> = said.lines().filter(|line| line.contains("no key there can sign")).collect();
+        assert_eq!(lines.len(), places.len(), "{yaml}: {said}");
+        for (line, place) in lines.iter().zip(places) {
+            let key = "credentials.derived_tokens.jwt.signing_keys.urls: ";
+            assert!(line.starts_with(&format!("warning: {place}{key}")), "{yaml}: {line}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_printed_configuration_is_merged_masked_and_valid() {
     let yaml = "db: {dsn: 'sqlite://a.db'}\ncache: {ttl: 90s}\n";
@@ -181,6 +222,54 @@ async fn the_example_of_denied_templates_is_good() {
     std::fs::write(setup.path("denied.yaml"), texts).must("writing it");
     let output = setup.run(&["config", "check", "talos.yaml"]).await;
     assert!(output.status.success(), "{texts}\n{}", err(&output));
+}
+
+/// The file of a secret may be named where that of the texts belongs.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_shown_of_a_file_that_has_no_denied_templates() {
+    let setup = with_file("authz: { denied_template_file: denied.yaml }\n")
+        .set("TALOS_SECRETS_HMAC_CURRENT", HMAC_SECRET);
+    for content in ["-----BEGIN PRIVATE KEY-----\ns3cr3t\n", "s3cr3t", "responses: [s3cr3t]", "s3cr3t: 1"] {
+        std::fs::write(setup.path("denied.yaml"), content).must("writing it");
+        for arguments in [
+            &["config", "check", "talos.yaml"][..],
+            &["config", "check", "talos.yaml", "--format", "json"],
+            &["serve", "--config", "talos.yaml"],
+        ] {
+            let output = setup.run(arguments).await;
+            let said = format!("{}{}", out(&output), err(&output));
+            assert_eq!(output.status.code(), Some(64), "{content}: {said}");
+            assert!(said.contains("authz.denied_template_file"), "{content}: {said}");
+            assert!(said.contains("a mapping with the list responses"), "{content}: {said}");
+            assert!(!said.contains("s3cr3t"), "{content}: {said}");
+        }
+    }
+}
+
+/// A variable by which a route would be set, but isn't, is no warning to be overlooked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_variable_of_an_entry_that_sets_no_field_is_refused() {
+    let setup = with_file("cache: {ttl: 1m}\n")
+        .set("TALOS_SECRETS_HMAC_CURRENT", HMAC_SECRET)
+        .set("TALOS_PORT_4420_TCP_ADDR", "10.0.0.1");
+    let checked = setup.run(&["config", "check", "talos.yaml"]).await;
+    let said = err(&checked);
+    assert_eq!(checked.status.code(), Some(0), "{said}");
+    assert!(said.contains("warning: TALOS_PORT_4420_TCP_ADDR: unknown variable"), "{said}");
+    for (variable, key, cure) in [
+        ("TALOS_AUTHZ_ROUTES_0_HOST", "authz.routes[0]: ", "set TALOS_AUTHZ_ROUTES_0 to a mapping"),
+        ("TALOS_SECRETS_HMAC_RETIRED_0_VALU", "secrets.hmac.retired[0]: ", "one of VALUE, EXPIRES_AT"),
+    ] {
+        let setup = setup.clone().set(variable, "hunter2");
+        for arguments in [&["config", "check", "talos.yaml"][..], &["serve", "--config", "talos.yaml"]] {
+            let output = setup.run(arguments).await;
+            let said = err(&output);
+            assert_eq!(output.status.code(), Some(64), "{variable}: {said}");
+            let line = said.lines().find(|line| line.contains(key)).must(&said);
+            assert!(line.contains(&format!("({variable})")) && line.contains(cure), "{line}");
+            assert!(!said.contains("hunter2"), "{said}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::rig::http::{Base, Call, Raw, Version};
+use crate::rig::process::free_port;
 use crate::rig::support::Json;
 use crate::rig::talos::{JWKS, SELF_REVOKE, Setup, Talos};
 
@@ -129,6 +130,19 @@ async fn each_http_listener_tells_its_health_and_no_details() {
             assert!(reply.body.len() < 64, "{path}: {}", reply.text());
         }
     }
+}
+
+/// One file for processes on machines of their own, each with one plane.
+#[tokio::test(flavor = "multi_thread")]
+async fn planes_in_processes_of_their_own_may_have_one_port() {
+    let port = free_port().to_string();
+    let setup = ["HTTP", "PUBLIC", "AUTHZ"]
+        .into_iter()
+        .fold(Setup::new(), |setup, plane| setup.set(&format!("TALOS_SERVE_{plane}_PORT"), &port));
+    let refused = setup.refused().await;
+    assert!(refused.contains("serve.public.port: is serve.http's address already"), "{refused}");
+    let talos = setup.planes("public").start().await;
+    talos.public.get(JWKS).await.expect(200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -101,10 +101,7 @@ impl Check {
             file => source(file)?,
         };
         let plane = self.plane.plane();
-        let source = match plane {
-            Some(Plane::Public | Plane::Authz) => source.without_admin(),
-            Some(Plane::Admin) | None => source,
-        };
+        let source = source.for_planes(planes(plane));
         let source = if self.no_files { source.without_network_files() } else { source };
         let (found, probes) = block_on(self.examine(&source, plane))?;
         match self.format {

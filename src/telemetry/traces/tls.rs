@@ -1,10 +1,9 @@
 //! TLS to a collector: its issuers, and the certificate that this process shows.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig, Identity};
 
-use super::{TracesError, variable_text};
+use super::{TracesError, first_variable};
+use crate::tls::SystemIssuers;
 
 /// Variables of the standard that name a file of issuers, the more special first.
 const ISSUERS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"];
@@ -35,23 +34,17 @@ pub(super) fn config() -> Result<ClientTlsConfig, TracesError> {
 
 /// Reads the file that the first of these variables names.
 fn read(variables: &[&'static str]) -> Result<Option<Vec<u8>>, TracesError> {
-    let named = variables.iter().find_map(|variable| Some((*variable, variable_text(variable)?)));
-    let Some((variable, file)) = named else { return Ok(None) };
+    let Some((variable, file)) = first_variable(variables) else { return Ok(None) };
     std::fs::read(&file).map(Some).map_err(|source| TracesError::File { variable, file, source })
 }
 
 fn system_issuers() -> Vec<Certificate> {
-    let found = rustls_native_certs::load_native_certs();
-    if found.certs.is_empty() {
-        let reasons: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
+    let SystemIssuers { pem, problems } = SystemIssuers::load();
+    if pem.is_empty() {
         tracing::warn!(
-            reasons = reasons.join("; "),
+            reasons = problems.join("; "),
             "the system has no issuers of certificates: no collector is trusted; name a file by SSL_CERT_FILE"
         );
     }
-    let pem = |der: &[u8]| {
-        let text = STANDARD.encode(der);
-        Certificate::from_pem(format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n"))
-    };
-    found.certs.iter().map(|der| pem(der)).collect()
+    pem.into_iter().map(Certificate::from_pem).collect()
 }

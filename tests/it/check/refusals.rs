@@ -192,6 +192,15 @@ async fn texts_of_the_operators_own_are_shown_and_watched() {
     })
     .await;
     assert!(page().await.body.starts_with("one "));
+    // The file of a key is refused without a word of it.
+    std::fs::write(&file, "-----BEGIN PRIVATE KEY-----\ns3cr3t").must("writing a key");
+    until("the key is refused", async || {
+        let log = talos.process.log();
+        let mut refusals = log.lines().filter(|line| line.contains("the denied templates were refused"));
+        refusals.any(|line| !line.contains("missing field") && !line.contains("placeholders")).then_some(())
+    })
+    .await;
+    assert!(!talos.process.log().contains("s3cr3t"), "{}", talos.process.log());
     write("two");
     until("the new texts are shown", async || page().await.body.starts_with("two ").then_some(())).await;
 }

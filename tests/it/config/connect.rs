@@ -1,6 +1,9 @@
 //! `talos config check --connect`: tries what the server needs, and says what serving would say.
 
+use std::fs::Permissions;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -185,6 +188,44 @@ async fn what_another_process_holds_is_told() {
     assert!(refused.contains("admin.sock") && refused.contains("in use"), "{refused}");
     let free = second.unset("TALOS_SERVE_HTTP_SOCKET");
     assert!(free.run(&CONNECT).await.status.success());
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, Permissions::from_mode(mode)).must("setting permissions");
+}
+
+/// A directory or a file that the start couldn't write is named before anything is opened.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_this_user_cannot_write_is_refused() {
+    let setup = setup().sqlite().respects_permissions();
+    let directory = setup.path("read-only");
+    std::fs::create_dir(&directory).must("a directory");
+    std::fs::write(directory.join("old.sqlite"), "").must("a database");
+    set_mode(&directory.join("old.sqlite"), 0o400);
+    set_mode(&directory, 0o500);
+    let (ro, new) = (directory.display(), setup.path("new").display().to_string());
+    let user = "can't be written by this user (uid ";
+    for (variable, value, problem) in [
+        ("SERVE_AUTHZ_SOCKET", format!("{ro}/s.sock"), format!("serve.authz.socket: {ro} {user}")),
+        ("SERVE_HTTP_SOCKET", format!("{ro}/s.sock"), format!("serve.http.socket: {ro} {user}")),
+        ("SERVE_AUTHZ_SOCKET", format!("{new}/"), format!("serve.authz.socket: {new}/ ends with /; name")),
+        ("DB_DSN", format!("sqlite://{ro}/new.sqlite"), format!("db.dsn: {ro} {user}")),
+        ("DB_DSN", format!("sqlite://{ro}/old.sqlite"), format!("db.dsn: {ro}/old.sqlite {user}")),
+        ("DB_DSN", format!("sqlite://{new}/"), format!("db.dsn: {new}/ ends with /: name a file")),
+    ] {
+        let setup = setup.clone().set(&format!("TALOS_{variable}"), &value);
+        for arguments in [&["config", "check"][..], &CONNECT, &["serve"]] {
+            let output = setup.run(arguments).await;
+            let said = err(&output);
+            assert_eq!(output.status.code(), Some(64), "{value}, {arguments:?}: {}{said}", out(&output));
+            assert!(said.contains(&problem), "{value}, {arguments:?}: {said}");
+        }
+    }
+    let migrated = setup.clone().set("TALOS_DB_DSN", &format!("sqlite://{ro}/new.sqlite"));
+    let migrated = migrated.run(&["migrate", "up"]).await;
+    let said = err(&migrated);
+    assert!(!migrated.status.success() && said.contains(&format!("{ro} {user}")), "{said}");
+    set_mode(&directory, 0o700);
 }
 
 #[tokio::test(flavor = "multi_thread")]

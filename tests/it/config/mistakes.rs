@@ -20,7 +20,7 @@ const KEYS: &[Mistake] = &[
     ("dsn: sqlite://a.db", "dsn", 1, "did you mean db.dsn or migrate.dsn?"),
     ("log: {}\nserve.http: {port: 1}", "serve.http", 2, "not with dots"),
     ("authz:\n  sources:\n    - {heder: a}", "authz.sources[0]", 3, "header"),
-    ("cache: {}\ncache: {}", "talos.yaml", 2, "a key stands here twice"),
+    ("cache: {}\ncache: {}", "cache", 2, "remove one"),
     ("log: {}\n\tserve: 1", "talos.yaml", 2, "tab"),
 ];
 
@@ -168,6 +168,31 @@ async fn a_plane_of_its_own_is_checked_by_its_own_rules() {
     }
     let checked = setup.run(&["config", "check", "talos.yaml", "--plane", "authz", "--no-files"]).await;
     assert!(checked.status.success(), "{}", err(&checked));
+}
+
+/// A file for several processes, each with one plane: what only another one opens is no mistake.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_is_checked_for_the_listeners_that_it_opens() {
+    let everywhere = "{host: 0.0.0.0, port: 8080}";
+    let pods = format!("http: {{port: 8080}}, public: {everywhere}, authz: {everywhere}");
+    for (listeners, key, planes) in [
+        ("http: {port: 4421}", "serve.public.port", &["admin", "public", "authz"][..]),
+        // The metrics port may move, as nobody chose it.
+        ("http: {port: 4422}", "serve.metrics.port", &["admin", "public", "authz"]),
+        ("authz: {host: 0.0.0.0, port: 4420}", "serve.authz.port", &["admin", "public", "authz"]),
+        (&pods, "serve.public.port", &["admin", "public", "authz"]),
+        ("public: {tls: {cert_file: no.crt}}", "serve.public.tls.key_file", &["admin", "authz"]),
+    ] {
+        let setup = with_file(&format!("serve: {{{listeners}}}\n"));
+        let setup = setup.set("TALOS_SECRETS_HMAC_CURRENT", HMAC_SECRET);
+        for plane in ["all", "admin", "public", "authz"] {
+            let checked = setup.run(&["config", "check", "talos.yaml", "--plane", plane]).await;
+            let said = err(&checked);
+            let code = if planes.contains(&plane) { 0 } else { 64 };
+            assert_eq!(checked.status.code(), Some(code), "{listeners}, {plane}: {said}");
+            assert!(code == 0 || said.starts_with(key), "{listeners}, {plane}: {said}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,8 @@
 //! More planted mistakes, by kind: what people write in YAML, types, sizes, URLs, paths, other
 //! words for keys, and placeholders. Then what is accepted with a warning.
 
+use rcgen::{CertificateParams, KeyPair};
+
 use super::mistakes::{Mistake, is_found};
 use super::{err, out, with_file};
 use crate::rig::authority::Authority;
@@ -13,7 +15,7 @@ const YAML: &[Mistake] = &[
     ("authz: {sources: [{header: a}\n", "talos.yaml", 2, "a [ has no ]"),
     ("log:\n  level: 'info\n", "talos.yaml", 3, "a quoted text has no end"),
     ("log: level: info", "talos.yaml", 1, "put the text in quotes"),
-    ("log:\n  level: info\n  level: debug", "talos.yaml", 3, "remove one"),
+    ("log:\n  level: info\n  level: debug", "log.level", 3, "remove one"),
     ("log: *base", "talos.yaml", 1, "in quotes"),
     ("log:\n  <<: {level: info}", "log.<<", 1, "write its keys out"),
     ("log: {level: info}\n---\nlog: {level: debug}", "talos.yaml", 2, "remove the line `---`"),
@@ -42,6 +44,8 @@ const TYPES: &[Mistake] = &[
     ("authz:\n  routes:\n    - {path: /a}", "authz.routes[0].path", 3, "as in {prefix: /orders}"),
     ("authz:\n  sources:\n    - authorization", "authz.sources[0]", 3, "as in {header: x-api-key}"),
     ("authz:\n  routes:\n    - {scopes: [a, b]}", "authz.routes[0].scopes", 3, "write one text"),
+    ("last_used:\n  queue_size: 18446744073709551615", "last_used.queue_size", 2, "must be 1 to 10000000"),
+    ("last_used:\n  flush_size: 9223372036854775807", "last_used.flush_size", 2, "must be 1 to 10000000"),
 ];
 
 const NAMES: &[Mistake] = &[
@@ -85,6 +89,34 @@ const REFERENCES: &[Mistake] = &[
     ("db:\n  dsn: sqlite://other", "db.dsn", 2, "is no SQLite database"),
     ("db:\n  dsn: sqlite:///dev/null", "db.dsn", 2, "is a device, a pipe or a socket"),
     ("audit:\n  file: /dev/null", "audit.file", 2, "is no file that can be read back"),
+    ("audit:\n  file: ./talos.yaml", "audit.file", 2, "is the file of the configuration too"),
+    ("audit:\n  file: ./a.db\ndb:\n  dsn: sqlite://a.db", "audit.file", 2, "is the file of db.dsn too"),
+    (
+        "audit:\n  file: other\nconsistency:\n  deny_file: ./other",
+        "audit.file",
+        2,
+        "is the file of consistency.deny_file too",
+    ),
+    ("tracing:\n  enabled: true\n  endpoint: http://collector:99999", "tracing.endpoint", 3, "must be a URL"),
+    (
+        "credentials:\n  derived_tokens:\n    jwt:\n      signing_keys: {urls: ['https://h:99999/x']}",
+        "credentials.derived_tokens.jwt.signing_keys.urls[0]",
+        4,
+        "must be a URL",
+    ),
+    (
+        "serve:\n  http:\n    auth:\n      mode: jwt\n      roles: {admin: [a]}\n      jwt: {issuer: a, audience: b, jwks: \
+         'https://'}",
+        "serve.http.auth.jwt.jwks",
+        6,
+        "must be a URL",
+    ),
+    (
+        "authz:\n  routes:\n    - {path: {prefix: /a}, mode: off}\n    - {path: {prefix: /a}, scopes: admin}",
+        "authz.routes[1]",
+        4,
+        "this one never applies",
+    ),
     (
         "serve:\n  http: {socket: a.sock}\n  authz: {socket: a.sock}",
         "serve.authz.socket",
@@ -202,11 +234,13 @@ async fn certificates_that_do_not_fit_are_found() {
         authority.issue("localhost", 2040),
         authority.issue("localhost", 2021),
     );
+    let no_key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n".to_owned();
     let yaml = "serve:\n  public:\n    tls: {cert_file: a.crt, key_file: a.key}\n";
     for (certificate, key, code, output) in [
         (&one.0, &one.1, 0, ""),
         (&one.0, &other.1, 64, "that belong together"),
         (&one.1, &one.0, 64, "name PEM files"),
+        (&one.0, &no_key, 64, "the key can't be used: it must be RSA of 2048"),
         (&old.0, &old.1, 0, "warning: serve.public.tls: the certificate expired at 2021"),
     ] {
         let setup = with_file(yaml).set("TALOS_SECRETS_HMAC_CURRENT", HMAC_SECRET);
@@ -216,5 +250,93 @@ async fn certificates_that_do_not_fit_are_found() {
         let said = err(&checked);
         assert_eq!(checked.status.code(), Some(code), "{output}: {said}");
         assert!(said.contains(output) && (output.is_empty() || said.contains("line 3 ")), "{output}: {said}");
+    }
+}
+
+/// A self-signed certificate and its key, valid between the beginnings of two years.
+fn self_signed(from: i32, until: i32) -> (String, String) {
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).must("parameters");
+    params.not_before = rcgen::date_time_ymd(from, 1, 1);
+    params.not_after = rcgen::date_time_ymd(until, 1, 1);
+    let key = KeyPair::generate().must("a key");
+    let certificate = params.self_signed(&key).must("a certificate");
+    (certificate.pem(), key.serialize_pem())
+}
+
+/// Certificates that every peer would refuse are told, at their places.
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_that_peers_refuse_get_a_warning() {
+    let authority = Authority::new();
+    let (good, early) = (authority.issue("localhost", 2099), self_signed(2090, 2099));
+    let (old, client) = (self_signed(2020, 2021).0, authority.issue("client", 2099).0);
+    let alone = "serve:\n  public:\n    tls: {cert_file: a.crt, key_file: a.key}\n";
+    let mutual = "serve:\n  public:\n    tls: {cert_file: a.crt, key_file: a.key, client_ca_file: ca.pem}\n";
+    let redis = "cache:\n  type: redis\n  redis:\n    tls: {enabled: true, ca_file: ca.pem}\n";
+    let of_client = "serve.public.tls.client_ca_file: ";
+    for (yaml, pair, ca, warning, line) in [
+        (
+            alone,
+            &early,
+            &old,
+            "serve.public.tls: the certificate is valid only from 2090-01-01".to_owned(),
+            3,
+        ),
+        (mutual, &good, &old, format!("{of_client}the CA expired at 2021-01-01"), 3),
+        (mutual, &good, &client, format!("{of_client}holds the certificate of a client or a server"), 3),
+        (redis, &good, &old, "cache.redis.tls.ca_file: the CA expired at 2021-01-01".to_owned(), 4),
+        (mutual, &good, &authority.pem(), String::new(), 0),
+        (redis, &good, &authority.pem(), String::new(), 0),
+    ] {
+        let setup = with_file(yaml).set("TALOS_SECRETS_HMAC_CURRENT", HMAC_SECRET);
+        // A byte order mark changes nothing.
+        std::fs::write(setup.path("a.crt"), format!("\u{feff}{}", pair.0)).must("a certificate");
+        std::fs::write(setup.path("a.key"), format!("\u{feff}{}", pair.1)).must("a key");
+        std::fs::write(setup.path("ca.pem"), ca).must("an authority");
+        let checked = setup.run(&["config", "check", "talos.yaml"]).await;
+        let said = err(&checked);
+        assert_eq!((checked.status.code(), out(&checked).as_str()), (Some(0), "ok\n"), "{yaml}: {said}");
+        if warning.is_empty() {
+            assert_eq!(said, "", "{yaml}");
+        } else {
+            let (found, place) = (format!("warning: {warning}"), format!("line {line} "));
+            assert!(said.starts_with(&found) && said.contains(&place), "{yaml}: {said}");
+            assert_eq!(said.lines().count(), 1, "{yaml}: {said}");
+        }
+    }
+}
+
+/// What is wrong with a network's file is told with that file and the line there, and what it has
+/// of the main file is told once.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_file_of_a_network_is_named_with_its_line() {
+    let networks = "multitenancy:\n  enabled: true\n  networks:\n    - hostname: a.example\n      id: \
+                    6ba7b810-9dad-41d1-80b4-00c04fd430c8\n      config_path: own.yaml\n";
+    let expired = "credentials:\n  issuer_retired:\n    - {value: a, expires_at: 2020-01-01T00:00:00Z}\n";
+    let issuers = "credentials.issuer_retired[0]: ";
+    for (main, own, code, begin, place) in [
+        (
+            "",
+            "# ours\ncredentials: {derived_tokens: {jwt: {signing_key_id: nokid}}}\n",
+            64,
+            "a.example: credentials.derived_tokens.jwt.signing_key_id: no signing key".to_owned(),
+            "(own.yaml), line 2 ",
+        ),
+        ("", expired, 0, format!("warning: a.example: {issuers}has expired"), "(own.yaml), line 3 "),
+        (expired, "cache: {ttl: 1m}\n", 0, format!("warning: {issuers}has expired"), "(talos.yaml), line 3 "),
+        (
+            "",
+            "credentials:\n  issuer_retired: ['a ']\n",
+            0,
+            format!("warning: a.example: {issuers}begins or ends with white space"),
+            "(own.yaml), line 2 ",
+        ),
+    ] {
+        let setup = with_file(&format!("{main}{networks}")).set("TALOS_SECRETS_HMAC_CURRENT", HMAC_SECRET);
+        std::fs::write(setup.path("own.yaml"), own).must("a network's file");
+        let checked = setup.run(&["config", "check", "talos.yaml"]).await;
+        let said = err(&checked);
+        assert_eq!(checked.status.code(), Some(code), "{own}: {said}");
+        assert!(said.starts_with(&begin) && said.contains(place), "{own}: {said}");
+        assert_eq!(said.matches(&begin[begin.len() - 12..]).count(), 1, "{own}: {said}");
     }
 }

@@ -96,3 +96,22 @@ async fn the_standards_variable_turns_traces_off() {
     assert!(talos.metrics.get("/status").await.expect(200).json().get("traces").is_none());
     assert!(collector.bytes().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_variable_of_traces_alone_replaces_the_general_one() {
+    let collector = Collector::start().await;
+    let general = traced(&collector)
+        .set("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+        .set("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip");
+    let replaced = general
+        .clone()
+        .set("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc")
+        .set("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "none");
+    let talos = replaced.start().await;
+    assert!(!talos.process.log().contains("all the same"), "{}", talos.process.log());
+    // Both write to one log.
+    let warned = general.start().await.process.log();
+    for what in ["exported by grpc all the same", "exported without compression all the same"] {
+        assert_eq!(warned.matches(what).count(), 1, "{what}: {warned}");
+    }
+}

@@ -9,7 +9,6 @@ use serde_json::Value;
 /// Fails if the text is neither JSON nor YAML. The message names the line and never quotes the
 /// text, which holds keys.
 pub(super) fn documents(text: &str) -> Result<Vec<Value>, String> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.trim_start().starts_with(['{', '[']) {
         let read: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(text).into_iter().collect();
         return read.map_err(|error| {

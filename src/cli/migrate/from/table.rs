@@ -37,7 +37,7 @@ struct Row {
 /// Fails if it has no header with a column of keys or hashes, or a row isn't CSV. The message names
 /// the line.
 pub(super) fn read(text: &str) -> Result<Export, String> {
-    let mut rows = rows(text.strip_prefix('\u{feff}').unwrap_or(text))?.into_iter();
+    let mut rows = rows(text)?.into_iter();
     let header = rows.next().ok_or("is empty; the first line must name the columns")?;
     let names: Vec<String> = header.fields.iter().map(|name| column(name)).collect();
     let has = |column: &str| names.iter().any(|name| name == column);
