@@ -110,6 +110,7 @@ use lookups::Lookups;
 use poller::{Connector, Poller};
 use pool::Pool;
 use spends::Spends;
+use sweep::LastSweep;
 use tracked_file::TrackedFile;
 
 /// Error of the database. Messages never have a DSN.
@@ -305,6 +306,7 @@ struct Inner {
     /// Algorithms of imported hashes, as the last lookup saw them.
     hash_hint: HashHint,
     spends: Spends,
+    last_sweep: LastSweep,
     key_reads: AtomicU64,
     /// Skew that the last poll measured.
     clock_skew: Mutex<Option<ClockSkew>>,
@@ -401,6 +403,7 @@ impl Store {
             lookups: Lookups::default(),
             hash_hint: HashHint::default(),
             spends: Spends::default(),
+            last_sweep: LastSweep::default(),
             key_reads: AtomicU64::new(0),
             clock_skew: Mutex::new(None),
             #[cfg(test)]

@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 
+use super::clock_skew;
 use super::key_counts::lock_network;
 use super::mutations::{NewEntry, erase_actor_events, insert_entries, take_numbers};
 use super::statement::Statement;
@@ -185,13 +186,10 @@ where
                 if after.is_same_as(&before) {
                     return Ok(End::Rollback(ActorOutcome::Unchanged(Box::new(before))));
                 }
-                // The clock was read before the lock: another change may have come between.
-                let now = before.recorded.map_or(now, |recorded| now.max(recorded.updated));
-                let created = before.recorded.map_or(now, |recorded| recorded.created);
                 let event = ChangeRecord::of_actor(&before, &after).into_stored();
                 // From here on, changes of other networks wait.
-                let mutation = log_actor(inner, transaction, (network, id), now, event).await?;
-                let recorded = Some(RecordedTimes { created, updated: now });
+                let (mutation, time) = log_actor(inner, transaction, (network, id), now, event).await?;
+                let recorded = Some(times(before.recorded, now, time));
                 let after = Actor { recorded, mutation, ..after };
                 write(inner, transaction, &after, row.is_some()).await?;
                 Ok(End::Commit(ActorOutcome::Done(Box::new(after))))
@@ -226,7 +224,7 @@ async fn delete_actor(
                     return Ok(End::Rollback(ActorDeletion::NotRecorded));
                 }
                 erase_actor_events(inner, transaction, network, id).await?;
-                let n = log_actor(inner, transaction, (network, id), now, event.clone()).await?;
+                let (n, _) = log_actor(inner, transaction, (network, id), now, event.clone()).await?;
                 Ok(End::Commit(ActorDeletion::Deleted(n)))
             }
             .boxed()
@@ -234,7 +232,22 @@ async fn delete_actor(
         .await
 }
 
-/// Logs the change of an actor, which concerns all its keys, with one number, which it returns.
+/// Returns the times of a row that is changed at `now` by the process's clock, or at `database` by
+/// the database's: that counts if the two differ too much, as a wrong clock keeps no actor from
+/// being suspended.
+fn times(before: Option<RecordedTimes>, now: Timestamp, database: Option<Timestamp>) -> RecordedTimes {
+    let now = database.filter(|_| clock_skew::is_off(now, database)).unwrap_or(now);
+    let Some(RecordedTimes { created, updated }) = before else {
+        return RecordedTimes { created: now, updated: now };
+    };
+    // The clock was read before the lock: another change may have come between. A time that hasn't
+    // come yet is that of a wrong clock, and ends here.
+    let latest = now.plus(clock_skew::MAX_CLOCK_SKEW);
+    RecordedTimes { created, updated: if updated <= latest { now.max(updated) } else { now } }
+}
+
+/// Logs the change of an actor, which concerns all its keys, with one number, which it returns with
+/// the database's time.
 ///
 /// To be called inside the transaction that makes the change, after the
 /// network is locked.
@@ -244,7 +257,7 @@ async fn log_actor(
     (network, actor): (NetworkId, &ActorId),
     at: Timestamp,
     event: String,
-) -> Result<u64, StoreError> {
+) -> Result<(u64, Option<Timestamp>), StoreError> {
     let (n, time) = take_numbers(inner, transaction, 1).await?;
     let actor = Some(actor.as_str().to_owned());
     let entry = NewEntry {
@@ -257,7 +270,7 @@ async fn log_actor(
         event: Some(event),
     };
     insert_entries(inner, transaction, [entry]).await?;
-    u64::try_from(n).map_err(|_| StoreError::Corrupt("n"))
+    Ok((u64::try_from(n).map_err(|_| StoreError::Corrupt("n"))?, time))
 }
 
 type Query = sqlx::query::Query<'static, sqlx::Any, sqlx::any::AnyArguments>;
@@ -357,4 +370,34 @@ async fn write(
     }
     write.execute(&mut *transaction).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_the_right_clock() {
+        let at = Timestamp::from_secs;
+        let (now, years_ahead) = (at(1_790_000_000), at(1_950_000_000));
+        let new = |time| RecordedTimes { created: time, updated: time };
+        for (clock, database, expected) in [
+            (now, None, now),
+            (now, Some(at(1_790_000_005)), now),
+            (years_ahead, Some(now), now),
+            (at(1_000), Some(now), now),
+            // SQLite has no other clock.
+            (years_ahead, None, years_ahead),
+        ] {
+            assert_eq!(times(None, clock, database), new(expected), "{clock:?}, {database:?}");
+        }
+        let changed = |updated| Some(RecordedTimes { created: at(5), updated });
+        for (updated, expected) in
+            [(at(1_789_000_000), now), (at(1_790_000_002), at(1_790_000_002)), (years_ahead, now)]
+        {
+            let expected = RecordedTimes { created: at(5), updated: expected };
+            assert_eq!(times(changed(updated), now, None), expected);
+            assert_eq!(times(changed(updated), years_ahead, Some(now)), expected);
+        }
+    }
 }

@@ -15,7 +15,7 @@ use super::credits::{change_credits, inherit_credits};
 use super::digests::id_by_digest;
 use super::key_counts::{add_to_count, lock_network, room};
 use super::keys::insert_rows;
-use super::mutations::{LoggedChange, log_change};
+use super::mutations::{LoggedChange, log_change, read_latest_of};
 use super::new_key::NewKey;
 use super::requests::{IdempotencyKey, find_request};
 use super::row::{bind_changes, read_key, selected};
@@ -24,7 +24,7 @@ use super::transaction::End;
 use super::{Inner, Mutation, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::credential::imported_hash::KnownDigests;
-use crate::key::{ChangeRecord, Key, KeyId, NetworkId};
+use crate::key::{ChangeRecord, Key, KeyId, KeyKind, NetworkId};
 
 /// Change of a key.
 #[derive(Debug, Clone)]
@@ -156,7 +156,9 @@ where
     let mut rows = match change(&before) {
         Ok(rows) => rows,
         Err(reason) => {
-            return Ok(End::Rollback(ChangeOutcome::Refused { key: Box::new(before), reason }));
+            let mutation = latest_number(inner, transaction, &before).await?;
+            let key = Box::new(Key { mutation, ..before });
+            return Ok(End::Rollback(ChangeOutcome::Refused { key, reason }));
         }
     };
     let successor = rows.successor.as_ref().map(|successor| &successor.key);
@@ -208,6 +210,16 @@ where
         update_expiry(inner, transaction, &rows.key).await?;
     }
     Ok(End::Commit(ChangeOutcome::Done { rows: Box::new(rows), mutation }))
+}
+
+/// Returns the number of a key's last change. The row of an imported key that wasn't changed since
+/// has an earlier one, as it is written before the number of the import is taken.
+async fn latest_number(inner: &Inner, transaction: &mut AnyConnection, key: &Key) -> Result<u64, StoreError> {
+    let logged = match key.id.kind() {
+        KeyKind::Issued => None,
+        KeyKind::Imported => read_latest_of(inner, transaction, key.network, key.id).await?,
+    };
+    Ok(key.mutation.max(logged.unwrap_or_default()))
 }
 
 /// Writes another expiry, which revives a key that was recorded as expired.

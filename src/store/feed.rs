@@ -267,7 +267,7 @@ async fn newest(inner: &Inner) -> Result<i64, StoreError> {
 /// the time, changes since then may have been trimmed.
 async fn last_before(inner: &Inner, time: Timestamp) -> Result<Result<u64, FeedGone>, StoreError> {
     let number = |n: i64| u64::try_from(n).map_err(|_| StoreError::Corrupt("n"));
-    let oldest = inner.query("SELECT n FROM mutation_log ORDER BY n LIMIT 1");
+    let oldest = inner.query("SELECT n FROM mutation_log WHERE n >= 0 ORDER BY n LIMIT 1");
     let oldest = inner.read(|connection| oldest.fetch_one(connection).boxed()).await?;
     let (mut low, mut high) = (oldest.try_get::<i64, _>(0)?, newest(inner).await?);
     if low > 0 && !is_older(inner, low, time).await? {

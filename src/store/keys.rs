@@ -13,14 +13,13 @@ use super::credits::insert_credits;
 use super::dialect::{Dialect, MAX_ROWS, placeholders};
 use super::digests::{TakenIds, record_hashes};
 use super::key_counts::{add_to_count, lock_network, room};
-use super::mutations::{LoggedChange, log_changes, log_issues};
+use super::mutations::{LoggedChange, log_changes, log_issues, read_newest};
 use super::new_key::NewKey;
 use super::requests::{IdempotencyKey, RepeatedKey};
 use super::row::{COLUMN_COUNT, COLUMNS, bind_key, read_key, selected};
 use super::terms::insert_terms;
 use super::transaction::End;
 use super::{Inner, Mutation, Store, StoreError};
-use crate::credential::imported_hash::KnownDigests;
 use crate::key::{Key, KeyId, KeyKind};
 
 /// Outcome of an insert.
@@ -90,6 +89,11 @@ async fn insert_keys(
 }
 
 /// Inserts keys of one network within the limits, in the caller's transaction.
+///
+/// Changes of all networks wait from the number on. So the rows of imported keys are written before
+/// it, with the newest number of then. That is below the number of the import, and no other row
+/// with the same id ever had it, as an earlier row's deletion has a number of its own. Who needs
+/// the number of the import reads it from the log.
 async fn insert(
     inner: &Inner,
     transaction: &mut AnyConnection,
@@ -115,6 +119,12 @@ async fn insert(
         outcomes.push(outcome);
     }
     insert_rows(inner, transaction, &issued).await?;
+    if let Some(newest) = existing.newest {
+        for new in &mut imported {
+            new.key.mutation = newest;
+        }
+        insert_rows(inner, transaction, &imported).await?;
+    }
     for new in issued.iter().chain(&imported) {
         insert_credits(inner, transaction, &new.key).await?;
     }
@@ -126,14 +136,19 @@ async fn insert(
     if let Some(first) = imported.first() {
         clock_skew::check(first.key.created, time)?;
     }
-    for ((new, index), mutation) in imported.iter_mut().zip(imported_at).zip(mutations) {
-        new.key.mutation = mutation.n;
-        outcomes[index] = InsertOutcome::Created(Some(mutation));
+    let last = mutations.last().map(|mutation| mutation.n);
+    for (index, mutation) in imported_at.into_iter().zip(&mutations) {
+        outcomes[index] = InsertOutcome::Created(Some(*mutation));
     }
-    insert_rows(inner, transaction, &imported).await?;
+    if existing.newest.is_none() {
+        for (new, mutation) in imported.iter_mut().zip(&mutations) {
+            new.key.mutation = mutation.n;
+        }
+        insert_rows(inner, transaction, &imported).await?;
+    }
     record_hashes(inner, transaction, &imported).await?;
-    let logged = match (imported.last(), issued.is_empty()) {
-        (Some(last), _) => Some(last.key.mutation),
+    let logged = match (last, issued.is_empty()) {
+        (Some(last), _) => Some(last),
         (None, false) => Some(log_issues(inner, transaction, changes(&issued)).await?),
         (None, true) => None,
     };
@@ -148,6 +163,8 @@ struct Existing {
     earlier: HashMap<String, AnyRow>,
     /// Fingerprints and keys of requests of the same transaction, by the ids of the requests.
     requests: HashMap<String, (String, Key)>,
+    /// Newest number of the log, if rows are written before their numbers are taken.
+    newest: Option<u64>,
     /// Number of further keys that the network may have.
     room: u64,
     of_actors: ActorCounts,
@@ -185,7 +202,14 @@ impl Existing {
             ids.read(inner, transaction, chunk).await?;
         }
         let earlier = read_requests(inner, transaction, new).await?;
-        Ok(Self { ids, earlier, requests: HashMap::new(), room, of_actors: ActorCounts::default() })
+        // Not in CockroachDB, which repeats a transaction that has read the number when another
+        // takes one meanwhile: there, rows have their own numbers, and are written last.
+        let newest = match inner.dialect != Dialect::Cockroach && !imported.is_empty() {
+            true => Some(read_newest(inner, transaction).await?),
+            false => None,
+        };
+        let (requests, of_actors) = (HashMap::new(), ActorCounts::default());
+        Ok(Self { ids, earlier, requests, newest, room, of_actors })
     }
 
     /// Decides the outcome of one key, and counts it as existing. Its row isn't written yet.
@@ -208,8 +232,12 @@ impl Existing {
                 if fingerprint.as_ref() != Some(&request.fingerprint) {
                     return Ok(InsertOutcome::RequestConflict);
                 }
-                let seal = row.try_get("request_seal")?;
-                return Ok(InsertOutcome::Repeated(Box::new(RepeatedKey { key: read_key(row)?, seal })));
+                let (mut key, seal) = (read_key(row)?, row.try_get("request_seal")?);
+                if key.id.kind() == KeyKind::Imported {
+                    // The number of its import, or a later one.
+                    key.mutation = key.mutation.max(self.newest.unwrap_or_default());
+                }
+                return Ok(InsertOutcome::Repeated(Box::new(RepeatedKey { key, seal })));
             }
         }
         if let Some(existing) = self.ids.of(new) {
@@ -264,20 +292,6 @@ async fn read_requests(
         }
     }
     Ok(earlier)
-}
-
-/// Inserts the row of one key.
-pub(super) async fn insert_row(
-    inner: &Inner,
-    transaction: &mut AnyConnection,
-    key: &Key,
-) -> Result<(), StoreError> {
-    insert_rows(
-        inner,
-        transaction,
-        &[NewKey { key: key.clone(), request: None, digests: KnownDigests::default() }],
-    )
-    .await
 }
 
 /// Inserts the rows of keys.

@@ -8,7 +8,7 @@ mod postgres;
 
 use futures_util::FutureExt;
 use sqlx::migrate::{Migrate, Migration, MigrationType, Migrator};
-use sqlx::{AnyConnection, Row};
+use sqlx::{AnyConnection, Connection, Row};
 
 use super::dialect::Dialect;
 use super::dsn::Dsn;
@@ -17,6 +17,17 @@ use crate::rng::Rng;
 
 /// First word of the name of an additive step.
 const ADDITIVE: &str = "additive";
+
+/// Sets the time that a command waits for another one that migrates the same SQLite file: on large
+/// tables that takes longer than any other write.
+const SQLITE_LOCK_TIMEOUT: &str = "PRAGMA busy_timeout = 120000";
+
+/// Takes the lock of those who migrate the same database of MariaDB or MySQL: 1 when it is taken, 0
+/// after 30 s. It ends with the connection, too.
+const MYSQL_LOCK: &str =
+    "SELECT CAST(COALESCE(GET_LOCK(CONCAT('talos migrate ', MD5(DATABASE())), 30), 0) AS SIGNED)";
+/// Releases that lock.
+const MYSQL_UNLOCK: &str = "DO RELEASE_LOCK(CONCAT('talos migrate ', MD5(DATABASE())))";
 
 /// Table in which the migrator records applied migrations.
 const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
@@ -165,10 +176,34 @@ impl Store {
             return Ok(transaction.commit().await?);
         }
         let mut migrator = Migrator::with_migrations(dialect.migrator().iter().cloned().collect());
-        migrator.set_locking(dialect != Dialect::Cockroach);
         // The caller has seen that these are additive.
         migrator.set_ignore_missing(true);
-        Ok(migrator.run(pool).await?)
+        if dialect == Dialect::Sqlite {
+            // The migrator has no lock there. All steps are one transaction, which takes the lock
+            // for writing before it looks at what is applied, as others may migrate at the same
+            // time.
+            let mut connection = pool.acquire().await?;
+            sqlx::raw_sql(SQLITE_LOCK_TIMEOUT).execute(&mut *connection).await?;
+            let mut transaction = connection.begin_with(dialect.begin_write()).await?;
+            migrator.set_locking(false);
+            let connection: &mut AnyConnection = &mut transaction;
+            migrator.run_direct(None, connection, false).await?;
+            return Ok(transaction.commit().await?);
+        }
+        migrator.set_locking(false);
+        if dialect == Dialect::Cockroach {
+            return Ok(migrator.run(pool).await?);
+        }
+        // MariaDB doesn't wait for the migrator's own lock.
+        let mut connection = pool.acquire().await?;
+        let connection: &mut AnyConnection = &mut connection;
+        let locked = sqlx::query(MYSQL_LOCK).fetch_one(&mut *connection).await?;
+        if locked.try_get::<i64, _>(0)? != 1 {
+            return Err(StoreError::MigrationLocked);
+        }
+        let migrated = migrator.run_direct(None, &mut *connection, false).await;
+        sqlx::raw_sql(MYSQL_UNLOCK).execute(connection).await?;
+        Ok(migrated?)
     }
 
     /// Reverts steps, the newest first.

@@ -9,18 +9,18 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row};
 use tokio::time::Instant;
 
 pub(super) use append::{
     LoggedChange, NewEntry, erase_actor_events, erase_events, insert_entries, log_change, log_changes,
-    log_issues, take_numbers,
+    log_issues, read_latest_of, read_newest, take_numbers,
 };
 
 use super::clock_skew::{ClockSkew, MAX_CLOCK_SKEW, database_time};
 use super::poller::{Evidence, PollError, PollTiming, Proof, Statement};
 use super::transaction::End;
-use super::{Inner, Store, StoreError};
+use super::{Store, StoreError};
 use crate::clock::{Clock, Timestamp};
 use crate::key::{ActorId, KeyId, NetworkId};
 
@@ -113,7 +113,7 @@ impl Store {
         let task = async move {
             let entries = match start {
                 LogStart::At(n) => format!("WHERE n >= {n} ORDER BY n LIMIT {READ_BATCH}"),
-                LogStart::Since(_) => format!("ORDER BY n DESC LIMIT {READ_BATCH}"),
+                LogStart::Since(_) => format!("WHERE n >= 0 ORDER BY n DESC LIMIT {READ_BATCH}"),
             };
             let text = format!(
                 "SELECT n AS n, {clock} AS at, {id} AS server_id, {state} AS server_state, '' AS tag, '' AS network_id, \
@@ -178,7 +178,8 @@ impl Store {
     pub async fn trim_mutations(&self, limit: TrimLimit) -> Result<u64, StoreError> {
         self.run(async move |inner| {
             let clock = inner.dialect.clock();
-            let oldest = format!("SELECT n, at, {clock} AS now FROM mutation_log ORDER BY n LIMIT $1");
+            let oldest =
+                format!("SELECT n, at, {clock} AS now FROM mutation_log WHERE n >= 0 ORDER BY n LIMIT $1");
             let oldest = inner.query(oldest).bind(TRIM_BATCH as i64 + 1);
             let rows = inner.read(|connection| oldest.fetch_all(connection).boxed()).await?;
             let entries: Result<Vec<(i64, i64)>, sqlx::Error> =
@@ -191,7 +192,9 @@ impl Store {
             };
             inner
                 .write(kept, |inner, transaction, kept| {
-                    let delete = inner.query("DELETE FROM mutation_log WHERE n < $1").bind(*kept);
+                    // Not below zero, where transactions that haven't ended keep their entries:
+                    // MySQL would wait for them.
+                    let delete = inner.query("DELETE FROM mutation_log WHERE n >= 0 AND n < $1").bind(*kept);
                     async move { Ok(End::Commit(delete.execute(&mut *transaction).await?.rows_affected())) }
                         .boxed()
                 })
@@ -266,9 +269,10 @@ pub(super) fn read_tag(digits: &str) -> Result<u128, StoreError> {
 }
 
 /// Logs a change of a key of which nothing is told but its id, like [`append::log_change`].
+#[cfg(test)]
 pub(super) async fn log_mutation(
-    inner: &Inner,
-    transaction: &mut AnyConnection,
+    inner: &super::Inner,
+    transaction: &mut sqlx::AnyConnection,
     network: NetworkId,
     key_id: KeyId,
     at: Timestamp,
@@ -279,8 +283,8 @@ pub(super) async fn log_mutation(
 /// Logs many such changes with successive numbers.
 #[cfg(test)]
 pub(super) async fn log_mutations(
-    inner: &Inner,
-    transaction: &mut AnyConnection,
+    inner: &super::Inner,
+    transaction: &mut sqlx::AnyConnection,
     changes: &[(NetworkId, KeyId, Timestamp)],
 ) -> Result<(Vec<Mutation>, Option<Timestamp>), StoreError> {
     let changes = changes.iter().map(|(network, key_id, at)| LoggedChange {
@@ -298,6 +302,7 @@ mod tests {
 
     use super::*;
     use crate::rng::Rng;
+    use crate::store::Inner;
 
     const MINUTE: i64 = 60;
 

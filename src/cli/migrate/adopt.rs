@@ -20,8 +20,9 @@ use crate::store::{Adopted, Store};
 
 /// Largest file in bytes, and the most that is read of tables: about a million keys.
 const MAX_BYTES: u64 = 1024 * 1024 * 1024;
-/// Keys per transaction. Changes to other keys wait for a transaction to end.
-const BATCH_SIZE: usize = 1000;
+/// Keys per transaction. Changes to other keys wait while the rows of one are written: few enough
+/// for one statement that a revocation isn't held up, also if the database is far away.
+const BATCH_SIZE: usize = 40;
 /// Number of differing keys that stderr lists; the JSON result has all.
 const MAX_REPORTED: usize = 20;
 

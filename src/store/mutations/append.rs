@@ -6,7 +6,7 @@ use crate::clock::Timestamp;
 use crate::key::{ActorId, ChangeRecord, Key, KeyId, NetworkId};
 use crate::mutants::{self, Mutant};
 use crate::store::clock_skew::{self, database_time};
-use crate::store::dialect::{MAX_ROWS, placeholders};
+use crate::store::dialect::{Dialect, MAX_ROWS, placeholders};
 use crate::store::server::authoritative;
 use crate::store::statement::Statement;
 use crate::store::{Inner, Mutation, StoreError};
@@ -56,6 +56,10 @@ pub(in crate::store) async fn log_change(
 
 /// Logs many changes with successive numbers, like [`log_change`]. Entries have the database's
 /// time, if it has a clock of its own.
+///
+/// Changes of all networks wait from the moment at which the numbers are taken. So entries that
+/// fill several statements are written before, below zero, and moved to their numbers by one
+/// statement. Nobody sees them below zero, as no transaction sees another's before its commit.
 pub(in crate::store) async fn log_changes(
     inner: &Inner,
     transaction: &mut AnyConnection,
@@ -65,24 +69,82 @@ pub(in crate::store) async fn log_changes(
     if count == 0 {
         return Ok((vec![], None));
     }
-    let (last, time) = take_numbers(inner, transaction, count).await?;
-    let (mut mutations, mut entries) = (vec![], vec![]);
-    for (n, change) in (last - count + 1..).zip(changes) {
-        let LoggedChange { network, key_id, at, event } = change;
-        let number = u64::try_from(n).map_err(|_| StoreError::Corrupt("n"))?;
-        mutations.push(Mutation { n: number, network, key_id });
-        entries.push(NewEntry {
-            n,
-            network: network.to_string(),
-            key_id: key_id.to_string(),
-            actor: None,
-            at: time.unwrap_or(at),
-            subject: event.is_some().then(|| key_id.to_string()),
-            event,
-        });
+    let keys: Vec<_> = changes.iter().map(|change| (change.network, change.key_id)).collect();
+    let (last, time) = match changes.len() > MAX_ROWS {
+        true => log_in_advance(inner, transaction, changes, count).await?,
+        false => {
+            let (last, time) = take_numbers(inner, transaction, count).await?;
+            insert_entries(inner, transaction, entries(changes, last - count + 1, time)).await?;
+            (last, time)
+        }
+    };
+    let mut mutations = vec![];
+    for (n, (network, key_id)) in (last - count + 1..).zip(keys) {
+        let n = u64::try_from(n).map_err(|_| StoreError::Corrupt("n"))?;
+        mutations.push(Mutation { n, network, key_id });
     }
-    insert_entries(inner, transaction, entries).await?;
     Ok((mutations, time))
+}
+
+/// Writes the entries of changes before their numbers are taken. Returns the last number and the
+/// database's time.
+async fn log_in_advance(
+    inner: &Inner,
+    transaction: &mut AnyConnection,
+    changes: Vec<LoggedChange>,
+    count: i64,
+) -> Result<(i64, Option<Timestamp>), StoreError> {
+    let first = number_below_zero(inner);
+    insert_entries(inner, transaction, entries(changes, first, None)).await?;
+    let (last, time) = take_numbers(inner, transaction, count).await?;
+    let distance = last - count + 1 - first;
+    let mut move_up = Statement::begin("UPDATE mutation_log SET n = n + ");
+    move_up.number(distance);
+    if let Some(time) = time {
+        move_up.push(", at = ").number(time.as_micros());
+    }
+    match inner.dialect {
+        // A range would also lock what follows it: maybe entries of a batch that waits for the
+        // counter.
+        Dialect::MySql => {
+            move_up.push(" WHERE n IN (").number(first);
+            (first + 1..first + count).for_each(|n| {
+                move_up.push(", ").number(n);
+            });
+            move_up.push(")");
+        }
+        Dialect::Sqlite | Dialect::Postgres | Dialect::Cockroach => {
+            move_up.push(" WHERE n >= ").number(first).push(" AND n <= ").number(first + count - 1);
+        }
+    }
+    let moved = move_up.query(inner).execute(&mut *transaction).await?;
+    match i64::try_from(moved.rows_affected()) {
+        Ok(moved) if moved == count => Ok((last, time)),
+        _ => Err(StoreError::Corrupt("n")),
+    }
+}
+
+/// Returns a random number far below zero, so that transactions at the same time don't collide, and
+/// that is near enough to zero for the distance to any number of the log.
+fn number_below_zero(inner: &Inner) -> i64 {
+    (i64::from_be_bytes(inner.rng.bytes()) >> 3) - (1 << 60) - (1 << 32)
+}
+
+/// Makes the entries of changes, with successive numbers.
+fn entries(
+    changes: Vec<LoggedChange>,
+    first: i64,
+    time: Option<Timestamp>,
+) -> impl Iterator<Item = NewEntry> {
+    (first..).zip(changes).map(move |(n, LoggedChange { network, key_id, at, event })| NewEntry {
+        n,
+        network: network.to_string(),
+        key_id: key_id.to_string(),
+        actor: None,
+        at: time.unwrap_or(at),
+        subject: event.is_some().then(|| key_id.to_string()),
+        event,
+    })
 }
 
 /// Logs that keys were issued, and returns the last of their numbers. Their ids can't have been
@@ -134,6 +196,34 @@ pub(in crate::store) async fn take_numbers(
     let row = inner.query(read).fetch_optional(&mut *transaction).await?.ok_or(StoreError::NoCounter)?;
     inner.poller.check_server(&authoritative(&row, "server_id", "server_state")?)?;
     Ok((row.try_get::<i64, _>("n")?, database_time(row.try_get("now")?)))
+}
+
+/// Returns the newest number of the log that is committed, without a lock.
+pub(in crate::store) async fn read_newest(
+    inner: &Inner,
+    transaction: &mut AnyConnection,
+) -> Result<u64, StoreError> {
+    let newest = inner.query("SELECT n FROM mutation_counter WHERE id = 1");
+    let row = newest.fetch_optional(&mut *transaction).await?.ok_or(StoreError::NoCounter)?;
+    u64::try_from(row.try_get::<i64, _>("n")?).map_err(|_| StoreError::Corrupt("n"))
+}
+
+/// Returns the number of the newest entry about a key; `None` if the log has none.
+pub(in crate::store) async fn read_latest_of(
+    inner: &Inner,
+    transaction: &mut AnyConnection,
+    network: NetworkId,
+    key_id: KeyId,
+) -> Result<Option<u64>, StoreError> {
+    let find = inner.query("SELECT n FROM mutation_log WHERE network_id = $1 AND subject = $2");
+    let find = find.bind(network.to_string()).bind(key_id.to_string());
+    let mut latest = None;
+    // Compared here: asked for the largest one, a database may read the log from its end.
+    for row in find.fetch_all(&mut *transaction).await? {
+        let n = u64::try_from(row.try_get::<i64, _>("n")?).map_err(|_| StoreError::Corrupt("n"))?;
+        latest = latest.max(Some(n));
+    }
+    Ok(latest)
 }
 
 /// Inserts log entries, each with its own tag.
@@ -202,4 +292,81 @@ pub(in crate::store) async fn erase_actor_events(
     }
     erase.query(inner).execute(&mut *transaction).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::rng::Rng;
+    use crate::store::Store;
+    use crate::store::transaction::End;
+
+    /// Logs changes of keys, and returns their numbers; with `commits` false, rolls them back.
+    async fn log(store: &Store, changes: Vec<LoggedChange>, commits: bool) -> Vec<Mutation> {
+        let log = async move |inner: Arc<Inner>| {
+            inner
+                .write((changes, commits), |inner, transaction, (changes, commits)| {
+                    async move {
+                        let (logged, _) = log_changes(inner, transaction, changes.clone()).await?;
+                        Ok(if *commits { End::Commit(logged) } else { End::Rollback(logged) })
+                    }
+                    .boxed()
+                })
+                .await
+        };
+        store.run(log).await.unwrap()
+    }
+
+    /// In one statement and in several, whose entries are written before they have a number.
+    #[tokio::test]
+    async fn each_of_many_changes_has_the_number_that_is_returned() {
+        let directory = tempfile::tempdir().unwrap();
+        let dsn = format!("sqlite://{}/talos.db", directory.path().display());
+        let store = Store::open(&dsn, Rng::seeded(1)).await.unwrap();
+        let mut end = 0;
+        for count in [1, MAX_ROWS, MAX_ROWS + 1, 5 * MAX_ROWS] {
+            let change = |number: usize| LoggedChange {
+                network: NetworkId::SINGLE,
+                key_id: KeyId::Issued(uuid::Uuid::from_u128((count * 1_000 + number) as u128)),
+                at: Timestamp::from_secs(1_790_000_000),
+                event: Some(ChangeRecord::ERASED.to_owned()),
+            };
+            let changes: Vec<LoggedChange> = (0..count).map(change).collect();
+            log(&store, changes.clone(), false).await;
+            let logged = log(&store, changes.clone(), true).await;
+            let numbers: Vec<u64> = logged.iter().map(|mutation| mutation.n).collect();
+            assert_eq!(numbers, (end + 1..=end + count as u64).collect::<Vec<_>>());
+            for at in [0, count / 2, count - 1] {
+                assert_eq!(logged[at].key_id, changes[at].key_id);
+                let n = format!("SELECT n FROM mutation_log WHERE key_id = '{}'", changes[at].key_id);
+                assert_eq!(store.number(n).await.unwrap(), i64::try_from(numbers[at]).unwrap());
+            }
+            end += count as u64;
+            assert_eq!(store.newest_number().await.unwrap(), end);
+            for (query, expected) in [
+                ("SELECT count(*) FROM mutation_log WHERE n < 0", 0),
+                ("SELECT count(*) FROM mutation_log WHERE n > 0", end),
+                ("SELECT count(*) FROM mutation_log WHERE subject = key_id", end),
+            ] {
+                let expected = i64::try_from(expected).unwrap();
+                assert_eq!(store.number(query).await.unwrap(), expected, "{query}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn numbers_below_zero_reach_any_number_of_the_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let dsn = format!("sqlite://{}/talos.db", directory.path().display());
+        let store = Store::open(&dsn, Rng::seeded(1)).await.unwrap();
+        for _ in 0..1_000 {
+            let first = number_below_zero(&store.0);
+            assert!(first < -(1 << 32), "room for the entries of a transaction: {first}");
+            assert!((1_i64 << 62).checked_sub(first).is_some(), "{first}");
+        }
+    }
 }

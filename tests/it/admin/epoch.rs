@@ -64,6 +64,21 @@ async fn every_change_says_its_number_and_what_changes_nothing_says_none() {
     assert_eq!(refused.header("talos-epoch"), None);
 }
 
+/// Whoever asks another process with that number gets no answer from before the import.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_nothing_of_an_imported_key_says_the_number_of_its_import() {
+    let talos = Talos::start().await;
+    let import = json!({ "raw_key": "legacy-1", "name": "n", "actor_id": "a", "request_id": "one" });
+    let imported = talos.admin.post(IMPORTED, &import).await.expect(201);
+    let number = epoch(&imported);
+    talos.import("legacy-2", json!({})).await;
+    let path = format!("{IMPORTED}/{}?update_mask=name", imported.json().text("/key_id"));
+    let unchanged = Call::new("PATCH", &path).json(&json!({ "name": "n" }));
+    assert_eq!(epoch(&talos.admin.send(Version::Http1, unchanged).await.expect(200)), number);
+    let repeated = talos.admin.post(IMPORTED, &import).await.expect(201);
+    assert!((number..=number + 1).contains(&epoch(&repeated)), "that of the import, or a later one");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_epoch_that_is_not_known_yet_is_503() {
     let talos = Talos::start().await;

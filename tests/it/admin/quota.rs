@@ -123,6 +123,64 @@ async fn one_network_does_not_hold_up_another() {
     assert_eq!((issued.status, revoked.status), (201, 204), "{}", issued.text());
 }
 
+/// Counts the sessions that wait for a lock.
+fn waiting_sessions(dsn: &str) -> &'static str {
+    match dsn.starts_with("mysql") {
+        // Tables about locks are a copy, which isn't made anew for those who ask again and again.
+        true => {
+            "SELECT count(*) FROM information_schema.processlist \
+             WHERE db = DATABASE() AND info LIKE 'INSERT INTO api\\_keys%' AND time_ms > 500"
+        }
+        false => {
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        }
+    }
+}
+
+/// A batch that writes its rows, however long, doesn't hold up the revocations of another network:
+/// it takes its numbers of the log when the rows are written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_one_network_does_not_hold_up_another() {
+    needs!(Postgres);
+    const A: &str = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa";
+    const B: &str = "bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb";
+    let dsn = database::server().unwrap_or(Server::Postgres).new_database();
+    let networks = json!([{ "hostname": "a.example", "id": A }, { "hostname": "b.example", "id": B }]);
+    let talos = Setup::new()
+        .set("TALOS_DB_DSN", &dsn)
+        .set("TALOS_MULTITENANCY_ENABLED", "true")
+        .set("TALOS_MULTITENANCY_NETWORKS", &networks.to_string())
+        .start()
+        .await;
+    let post = async |host: &str, path: &str, body: Value| {
+        talos.admin.send(Version::Http1, Call::post(path).json(&body).header("host", host)).await
+    };
+    let issued = post("b.example", ISSUED, json!({ "name": "n", "actor_id": "a" })).await.expect(201).json();
+    let revoke = format!("{ISSUED}/{}:revoke", issued.text("/issued_api_key/key_id"));
+    // A row that isn't committed yet, whose request id is that of the batch's last key.
+    let row = format!(
+        "INSERT INTO api_keys (network_id, key_id, kind, name, actor_id, scopes, visibility, allowed_cidrs, \
+         created_at, updated_at, mutation, request_id) \
+         VALUES ('{A}', 'held', 1, 'n', 'a', '[]', 1, '[]', 1, 1, 0, 'held')"
+    );
+    let held = database::hold(&dsn, &row).await;
+    let import = |n: usize| json!({ "raw_key": format!("key-{n}"), "name": "n", "actor_id": "a" });
+    let mut items: Vec<Value> = (0..90).map(import).collect();
+    items[89]["request_id"] = json!("held");
+    let path = format!("{IMPORTED}:batchCreate");
+    let batch = post("a.example", &path, json!({ "requests": items }));
+    let others = async {
+        until("the batch waits for the row", async || {
+            (database::number(&dsn, waiting_sessions(&dsn)).await > 0).then_some(())
+        })
+        .await;
+        post("b.example", &revoke, json!({})).await.expect(204);
+        held.close().await.must("closing");
+    };
+    let (batch, ()) = tokio::join!(batch, others);
+    assert_eq!(batch.expect(200).json().at("/success_count"), 90);
+}
+
 /// Number of keys of the network; `TALOS_TEST_MANY_KEYS` overrides it.
 const MANY_KEYS: usize = 20_000;
 

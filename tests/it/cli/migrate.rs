@@ -1,5 +1,6 @@
 //! `migrate down`, `status` and `force`.
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::Ran;
@@ -133,6 +134,21 @@ async fn every_database_has_all_of_it() {
         assert_eq!(status(&setup).await, at(version, state, false), "{line}");
     }
     setup.start().await.issue(json!({})).await;
+}
+
+/// Commands that start at the same time, as the pods of a deployment do, wait for each other: all
+/// find the schema that one of them has made.
+#[tokio::test(flavor = "multi_thread")]
+async fn several_commands_at_once_all_succeed() {
+    let Some(setup) = on_the_database_under_test() else { return };
+    migrate(&setup, "up").await.ok();
+    for steps in [LAST, LAST - 2, 4] {
+        migrate(&setup, &format!("down --steps {steps}")).await.ok();
+        for ran in join_all((0..4).map(|_| migrate(&setup, "up"))).await {
+            ran.ok();
+        }
+        assert_eq!(status(&setup).await, at(LAST, "applied", false), "{steps} steps");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

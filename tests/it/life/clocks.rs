@@ -70,6 +70,16 @@ async fn ends_what_others_take_for_valid(wrong: &Talos, right: &Talos) {
     right.check(Check::bearer(&key.secret)).await.allowed();
 }
 
+/// An actor is suspended by the wrong clock all the same, and its row has the right times.
+async fn dates_actors_rightly(wrong: &Talos, right: &Talos, direction: &str) {
+    let path = format!("/v2alpha1/admin/actors/suspended-{direction}");
+    wrong.admin.post(&format!("{path}:suspend"), &json!({})).await.expect(200);
+    let actor = right.admin.get(&path).await.expect(200).json();
+    for field in ["/create_time", "/update_time"] {
+        assert!((unix_seconds(actor.text(field)) - unix_now()).abs() < 30.0, "{field}: {actor:#}");
+    }
+}
+
 /// The newest time in the mutation log, in seconds.
 async fn newest_time(setup: &Setup) -> f64 {
     sqlx::any::install_default_drivers();
@@ -102,7 +112,9 @@ async fn a_clock_that_is_off_falsifies_nothing_and_is_reported() {
         until_off(&wrong, direction).await;
         let measured = wrong.metric("talos_database_clock_skew_seconds").await;
         assert!((measured - skew).abs() < 5.0, "{measured}");
-        refuses_what_it_would_falsify(&wrong, &key, direction.split(' ').next().must("a word")).await;
+        let word = direction.split(' ').next().must("a word");
+        refuses_what_it_would_falsify(&wrong, &key, word).await;
+        dates_actors_rightly(&wrong, &two, word).await;
         ends_what_others_take_for_valid(&wrong, &two).await;
         // Revoking goes on, and has the right time everywhere.
         let other = two.issue(json!({})).await;
