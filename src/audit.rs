@@ -8,20 +8,26 @@ mod behind;
 mod call;
 mod chain;
 pub mod changes;
+mod confirmed;
 mod failures;
 mod file;
 mod log;
+mod merge;
+mod outside;
+mod parts;
 mod recorded;
 pub mod repeat;
+mod tail;
 pub mod verify;
+mod writable;
 mod writer;
 
 pub use behind::{Lacking, MARKER_EXTENSION};
 pub use call::{Call, Origin, Outcome};
 pub use chain::{ChainKey, ChainKeys};
 pub use failures::Failure;
-pub use file::OutsideChange;
 pub use log::{AuditError, AuditLog, HeadReporter, WriteFailed, check_writable, instance, is_in_use};
+pub use outside::OutsideChange;
 pub use writer::{LogSettings, NoticedChange};
 
 use std::time::Duration;

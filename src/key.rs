@@ -92,7 +92,8 @@ pub struct Key {
     pub provenance: KeyProvenance,
     /// Last use, to the day.
     pub last_used: Option<Timestamp>,
-    /// Number of its last change in the mutation log. 0 if it has none.
+    /// Number of its last change in the mutation log. 0 if it has none. Of an imported key that was
+    /// never changed, a number from before its import.
     pub mutation: u64,
     /// Secret and prefix of its credential, as far as known.
     pub signer: Signer,
@@ -108,6 +109,13 @@ impl Key {
         } else {
             Status::Active
         }
+    }
+
+    /// Returns true if it is revoked at `now` whatever follows: a use from before an end that uses
+    /// put off may be recorded only later, and the key then lives on.
+    pub fn is_revoked_for_good(&self, now: Timestamp) -> bool {
+        let is_final = |end: Timestamp| self.unused_grace.as_deref().is_none_or(|grace| grace.latest <= end);
+        self.revocation.is_some() || self.superseded.is_some_and(|end| end <= now && is_final(end))
     }
 
     /// Sets all rate policies; without any, the key has none.

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::chain::ChainKey;
 use super::changes::{Difference, RecordedChange, find_lacking};
+use super::parts::{Part, parts_beside, resolve};
 use super::verify::Verifier;
 use crate::clock::Clock;
 use crate::store::{ClockSkew, Store, StoreError};
@@ -34,7 +35,7 @@ pub struct Lacking {
     pub deletions: usize,
     /// Keys that were issued or imported, and are unknown now.
     pub keys: usize,
-    /// Updates, whose values the log doesn't have.
+    /// Updates, whose values the log doesn't have, and what else can't be repeated.
     pub updates: usize,
 }
 
@@ -46,6 +47,8 @@ impl Lacking {
                 "deleted" => &mut lacking.deletions,
                 "created" => &mut lacking.keys,
                 "updated" | "resumed" | "actor resumed" => &mut lacking.updates,
+                // Of an actor without keys, which may have been erased.
+                _ if difference.is_lost => &mut lacking.updates,
                 _ => &mut lacking.revocations,
             };
             *count += 1;
@@ -91,33 +94,41 @@ impl Behind {
         self.store.clock_skew()
     }
 
-    /// Compares the log with the database if it goes on after the last line that the database
-    /// knows, or if the database lacked something when the process before ended. Says so if
-    /// something is lacking.
+    /// Compares the log of a chain with the database if it goes on after the last line that the
+    /// database knows, or if the database lacked something when the process before ended. Says so
+    /// if something is lacking.
     ///
     /// # Errors
     /// When the log can't be read, or the database fails.
-    pub async fn examine_at_start(&self, last: Option<u64>, known: Option<u64>) -> Result<(), BehindError> {
+    pub async fn examine_at_start(
+        &self,
+        chain: &str,
+        last: Option<u64>,
+        known: Option<u64>,
+    ) -> Result<(), BehindError> {
         let marked = self.read_marker();
         let ahead = last.filter(|last| known.is_none_or(|known| known < *last)).map(|_| known.unwrap_or(0));
         match marked.into_iter().chain(ahead).min() {
-            Some(known) => self.examine(known).await,
+            Some(known) => self.examine(chain, known).await,
             None => Ok(()),
         }
     }
 
-    /// Compares the lines after number `known` with the database.
+    /// Compares the lines of a chain after number `known` with the database.
     ///
     /// # Errors
     /// When the log can't be read, or the database fails.
-    pub async fn examine(&self, known: u64) -> Result<(), BehindError> {
-        let (path, keys) = (self.path.clone(), self.keys.clone());
-        let read = tokio::task::spawn_blocking(move || read_changes(&path, &keys, known)).await;
-        let changes = read.map_err(|_| StoreError::Interrupted)??;
-        let differences = find_lacking(&self.store, changes, self.clock.now()).await?;
+    pub async fn examine(&self, chain: &str, known: u64) -> Result<(), BehindError> {
+        let (path, chain, keys) = (self.path.clone(), chain.to_owned(), self.keys.clone());
+        let read = tokio::task::spawn_blocking(move || read_changes(&path, &chain, &keys, known)).await;
+        let Since { changes, is_whole } = read.map_err(|_| StoreError::Interrupted)??;
+        let differences = find_lacking(&self.store, vec![changes], self.clock.now()).await?;
         let lacking = Lacking::of(&differences);
         let repeatable: Vec<_> = differences.into_iter().filter(Difference::is_repeatable).collect();
-        self.mark((!repeatable.is_empty()).then_some(known));
+        // What wasn't looked at may lack what was lacking before.
+        if is_whole || !repeatable.is_empty() {
+            self.mark((!repeatable.is_empty()).then_some(known));
+        }
         if !lacking.is_empty() {
             let Lacking { revocations, deletions, keys, updates } = lacking;
             tracing::error!(
@@ -141,7 +152,7 @@ impl Behind {
             return;
         }
         let rechecked = changes.len();
-        let Ok(still) = find_lacking(&self.store, changes, self.clock.now()).await else {
+        let Ok(still) = find_lacking(&self.store, vec![changes], self.clock.now()).await else {
             return;
         };
         let mut state = self.state.lock();
@@ -203,43 +214,68 @@ pub enum BehindError {
     Store(#[from] StoreError),
 }
 
-/// Reads the changes of a log after line `known`, with those of its rotated files.
-fn read_changes(path: &Path, keys: &[ChainKey], known: u64) -> io::Result<Vec<RecordedChange>> {
-    let mut files = rotated_after(path, known)?;
-    files.push(path.to_owned());
-    let mut room = MAX_EXAMINED_BYTES;
-    let mut newest = vec![];
-    for file in files.into_iter().rev() {
-        let length = fs::metadata(&file)?.len();
-        if length > room {
-            tracing::warn!(file = %file.display(), "the audit log is too long to be compared with the database at the start: this file and older ones are left out; `talos audit replay` reads all of them");
-            break;
-        }
-        room -= length;
-        newest.push(file);
-    }
-    let mut verifier = Verifier::new(keys, None).with_changes();
-    for file in newest.iter().rev() {
-        verifier.read(&file.display().to_string(), &fs::read(file)?);
-    }
-    let changes = verifier.finish(false).changes;
-    Ok(changes.into_iter().filter(|change| change.line > known).collect())
+/// Changes that a log has after a line.
+#[derive(Debug, Default)]
+struct Since {
+    changes: Vec<RecordedChange>,
+    /// True if all lines after that one were read.
+    is_whole: bool,
 }
 
-/// Returns the files of a log that were moved aside by `Writer::rotate` and have a line after
-/// `known`, in order.
-fn rotated_after(path: &Path, known: u64) -> io::Result<Vec<PathBuf>> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut rotated = vec![];
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let file = entry.file_name().to_string_lossy().into_owned();
-        let suffix = file.strip_prefix(&name).and_then(|rest| rest.strip_prefix('.'));
-        let last =
-            suffix.and_then(|suffix| suffix.rsplit_once('-')).and_then(|(_, last)| last.parse::<u64>().ok());
-        rotated.extend(last.filter(|last| *last > known).map(|last| (last, entry.path())));
+/// Reads the changes of a log after line `known`, with those of its files that were moved aside.
+fn read_changes(path: &Path, chain: &str, keys: &[ChainKey], known: u64) -> io::Result<Since> {
+    let newest = newest_parts(path, chain, known)?;
+    let mut verifier = Verifier::new(keys, None).with_changes();
+    for part in newest.iter().rev() {
+        verifier.read(&part.path.display().to_string(), &fs::read(&part.path)?);
     }
-    rotated.sort();
-    Ok(rotated.into_iter().map(|(_, path)| path).collect())
+    // A file that doesn't begin as one of a log, as somebody else has truncated it, has the last
+    // lines.
+    let target = resolve(path);
+    let length = fs::metadata(&target).map_or(0, |metadata| metadata.len());
+    let is_unread = length > 0 && !newest.iter().any(|part| part.path.file_name() == target.file_name());
+    if is_unread && length <= MAX_EXAMINED_BYTES {
+        verifier.read(&target.display().to_string(), &fs::read(&target)?);
+    }
+    let found = verifier.finish(false);
+    let begins_in_time = newest.last().is_some_and(|part| part.first <= known.saturating_add(1));
+    if !begins_in_time {
+        let before = newest.last().map(|part| part.first);
+        tracing::warn!(
+            file = %path.display(), after = known, before,
+            "lines of the audit log were not compared with the database: no file beside it has them, or they are too \
+             long for the start. If they were moved elsewhere or compressed, `talos audit replay FILE…` reads them"
+        );
+    }
+    if let Some(problem) = found.problems.first() {
+        tracing::warn!(file = %path.display(), %problem, "not all lines of the audit log were compared with the database: run `talos audit verify`");
+    }
+    let is_whole = begins_in_time && !is_unread && found.problems.is_empty();
+    let changes = found.changes.into_iter().filter(|change| change.line > known).collect();
+    Ok(Since { changes, is_whole })
+}
+
+/// Returns the files of a log that may have lines after `known`, the newest first, as far as there
+/// is room for them.
+fn newest_parts(path: &Path, chain: &str, known: u64) -> io::Result<Vec<Part>> {
+    let mut parts = parts_beside(path)?;
+    parts.retain(|part| part.chain == chain);
+    let mut room = MAX_EXAMINED_BYTES;
+    let mut newest = vec![];
+    for part in parts.into_iter().rev() {
+        // A copy that has less of the same lines.
+        if newest.last().is_some_and(|newer: &Part| newer.first == part.first) {
+            continue;
+        }
+        let is_last = part.first <= known.saturating_add(1);
+        if part.length > room {
+            break;
+        }
+        room -= part.length;
+        newest.push(part);
+        if is_last {
+            break;
+        }
+    }
+    Ok(newest)
 }

@@ -73,6 +73,7 @@ struct CallState {
     network: Option<NetworkId>,
     keys: Vec<KeyId>,
     occurrences: Vec<Occurrence>,
+    confirmed: Vec<Occurrence>,
 }
 
 impl Call {
@@ -122,6 +123,11 @@ impl Call {
         self.state().occurrences.push(occurrence);
     }
 
+    /// Records a change that the call finds done already.
+    pub(super) fn confirm(&self, occurrence: Occurrence) {
+        self.state().confirmed.push(occurrence);
+    }
+
     /// Records the outcome, before the call is answered.
     ///
     /// # Errors
@@ -152,9 +158,11 @@ impl Call {
                 ("status", result.status.into()),
                 ("reason", result.reason.map(Reason::name).into()),
             ]));
-            let events: Vec<Value> = state.occurrences.iter().map(Occurrence::to_json).collect();
-            if !events.is_empty() {
-                line.insert("events".to_owned(), events.into());
+            for (member, occurrences) in [("events", &state.occurrences), ("confirmed", &state.confirmed)] {
+                let events: Vec<Value> = occurrences.iter().map(Occurrence::to_json).collect();
+                if !events.is_empty() {
+                    line.insert(member.to_owned(), events.into());
+                }
             }
             line
         };

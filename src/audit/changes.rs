@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::actor_changes::find_lacking_of_actors;
+use super::merge::merge;
+use super::recorded::UPDATED_AT;
 pub use super::recorded::{ChangeKind, Difference, RecordedChange, Subject};
 use crate::clock::Timestamp;
 use crate::event::{Event, IMPORTED_AS};
@@ -19,7 +21,8 @@ pub const CLOCK_AHEAD_SECONDS: &str = "clock_ahead_seconds";
 /// Keys that are compared by one call of the store.
 const BATCH_SIZE: usize = 1_000;
 
-/// Reads the changes of an outcome that succeeded. `began` is the time of its intent.
+/// Reads the changes of an outcome: those that it made, whatever failed after them, and those that
+/// it found done. `began` is the time of its intent.
 pub fn changes_of(outcome: &Value, line: u64, began: Option<Timestamp>) -> Vec<RecordedChange> {
     let Some(at) = outcome["time"].as_str().and_then(Timestamp::from_rfc3339) else {
         return vec![];
@@ -29,55 +32,55 @@ pub fn changes_of(outcome: &Value, line: u64, began: Option<Timestamp>) -> Vec<R
     let corrected = |time: Timestamp| Timestamp::from_micros(time.as_micros().saturating_sub(ahead));
     let (began, at) = (corrected(began.unwrap_or(at)), corrected(at));
     let mut changes = vec![];
-    for event in outcome["events"].as_array().into_iter().flatten() {
-        let text = |member: &str| event[member].as_str().unwrap_or_default();
-        let Some(network) = NetworkId::parse(text("ProjectID")) else { continue };
-        let mut add = |id: &str, kind| {
+    for (member, is_confirmed) in [("events", false), ("confirmed", true)] {
+        for event in outcome[member].as_array().into_iter().flatten() {
+            let text = |member: &str| event[member].as_str().unwrap_or_default();
+            let Some(network) = NetworkId::parse(text("ProjectID")) else { continue };
             let imported_as = KeyId::parse(KeyKind::Imported, text(IMPORTED_AS));
-            let subject = KeyId::parse_any(id).map(Subject::Key);
-            let change = |subject| RecordedChange { network, subject, imported_as, kind, began, at, line };
-            changes.extend(subject.map(change));
-        };
-        let id = text("APIKeyID");
-        match text("event") {
-            name if name == Event::IssuedKeyRotated.name() => {
-                let until = event["OldKeyExpiry"].as_str().and_then(Timestamp::from_rfc3339);
-                add(text("RotatedFrom"), ChangeKind::Superseded(until));
-                add(id, ChangeKind::Created);
-            }
-            name if is_one_of(name, Event::revoked) => {
-                let reason = RevocationReason::from_name(text("Reason"));
-                add(id, ChangeKind::Revoked(reason.unwrap_or(RevocationReason::Unspecified)));
-            }
-            name if is_one_of(name, Event::updated) => add(id, ChangeKind::Updated),
-            name if is_one_of(name, Event::suspended) => {
-                let until = event["Until"].as_str().and_then(Timestamp::from_rfc3339);
-                add(id, ChangeKind::Suspended(until));
-            }
-            name if is_one_of(name, Event::resumed) => add(id, ChangeKind::Resumed),
-            name if is_one_of(name, Event::created) => add(id, ChangeKind::Created),
-            // Deletions of either kind of key. `KeyErased` is no event so far.
-            name if name.starts_with("I")
-                && (name.ends_with("KeyDeleted") || name.ends_with("KeyErased")) =>
-            {
-                add(id, ChangeKind::Deleted);
-            }
-            name => {
-                let until = event["Until"].as_str().and_then(Timestamp::from_rfc3339);
-                let change = change_of_actor(name, text("ActorID"), until);
-                changes.extend(change.map(|(subject, kind)| RecordedChange {
-                    network,
-                    subject,
-                    imported_as: None,
-                    kind,
-                    began,
-                    at,
-                    line,
-                }));
-            }
+            // As the row has it.
+            let began = Timestamp::from_rfc3339(text(UPDATED_AT)).unwrap_or(began);
+            changes.extend(changes_in(event).into_iter().map(|(subject, kind)| RecordedChange {
+                network,
+                subject,
+                imported_as,
+                kind,
+                began,
+                at,
+                line,
+                is_confirmed,
+            }));
         }
     }
     changes
+}
+
+/// Returns the changes that an event is.
+fn changes_in(event: &Value) -> Vec<(Subject, ChangeKind)> {
+    let text = |member: &str| event[member].as_str().unwrap_or_default();
+    let time = |member: &str| Timestamp::from_rfc3339(text(member));
+    let of_key = |member: &str, kind: ChangeKind| {
+        KeyId::parse_any(text(member)).map(|key| (Subject::Key(key), kind)).into_iter()
+    };
+    let kind = match text("event") {
+        name if name == Event::IssuedKeyRotated.name() => {
+            let old = of_key("RotatedFrom", ChangeKind::Superseded(time("OldKeyExpiry")));
+            return old.chain(of_key("APIKeyID", ChangeKind::Created)).collect();
+        }
+        name if is_one_of(name, Event::revoked) => {
+            let reason = RevocationReason::from_name(text("Reason"));
+            ChangeKind::Revoked(reason.unwrap_or(RevocationReason::Unspecified))
+        }
+        name if is_one_of(name, Event::updated) => ChangeKind::Updated,
+        name if is_one_of(name, Event::suspended) => ChangeKind::Suspended(time("Until")),
+        name if is_one_of(name, Event::resumed) => ChangeKind::Resumed,
+        name if is_one_of(name, Event::created) => ChangeKind::Created,
+        // Deletions of either kind of key. `KeyErased` is no event so far.
+        name if name.starts_with("I") && (name.ends_with("KeyDeleted") || name.ends_with("KeyErased")) => {
+            ChangeKind::Deleted
+        }
+        name => return change_of_actor(name, text("ActorID"), time("Until")).into_iter().collect(),
+    };
+    of_key("APIKeyID", kind).collect()
 }
 
 /// Returns the change of an actor that an event is, if it is one that counts.
@@ -110,9 +113,17 @@ struct History {
 }
 
 impl History {
-    /// Adds the next change in time.
+    /// Adds the next change.
     fn add(&mut self, change: RecordedChange) {
+        // A key that was found after its deletion was made again. A call that began before may have
+        // found it before.
+        let is_new = |ended: &RecordedChange| ended.kind == ChangeKind::Deleted && change.began > ended.at;
+        let is_found = change.is_confirmed && !self.ended.as_ref().is_some_and(is_new);
         match (change.kind, self.ended.as_ref().map(|ended| ended.kind)) {
+            // What happened to it since stays so.
+            (ChangeKind::Created, _) if is_found => {
+                self.created.get_or_insert(change);
+            }
             // A key may be imported again.
             (ChangeKind::Created, _) => {
                 *self = Self { created: Some(change), ..Self::default() };
@@ -128,11 +139,17 @@ impl History {
 
     /// Returns what the database lacks at `now`, which has this row for the key.
     fn difference(self, row: Option<&Key>, now: Timestamp) -> Option<Difference> {
+        let created = self.created.as_ref().filter(|created| !created.is_confirmed).map(|created| created.at);
         let (lacking, is_lost) = match (self.ended, row) {
             (None, None) => (self.created.filter(|_| row.is_none())?, true),
             (Some(_), None) => return None,
-            // Imported again since, which another log may record.
-            (Some(ended), Some(row)) if row.id.kind() == KeyKind::Imported && row.created > ended.at => {
+            // Imported again since, which another log may record. A row of the import that this log
+            // has before the end is another matter, whatever the clock said later.
+            (Some(ended), Some(row))
+                if row.id.kind() == KeyKind::Imported
+                    && row.created > ended.at
+                    && created.is_none_or(|created| row.created > created) =>
+            {
                 return None;
             }
             (Some(ended), Some(row)) => {
@@ -156,19 +173,17 @@ impl History {
     }
 }
 
-/// Returns what the database lacks at `now` of these changes, in the order of time. They may come
-/// from several logs.
+/// Returns what the database lacks at `now` of the changes of these logs, in the order of time.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn find_lacking(
     store: &Store,
-    mut changes: Vec<RecordedChange>,
+    logs: Vec<Vec<RecordedChange>>,
     now: Timestamp,
 ) -> Result<Vec<Difference>, StoreError> {
+    let mut changes = merge(logs);
     use_current_ids(store, &mut changes).await?;
-    // By time, as each log has numbers of its own.
-    changes.sort_by_key(|change| (change.at, change.line));
     let mut histories: HashMap<(NetworkId, KeyId), History> = HashMap::new();
     let mut of_actors = vec![];
     for change in changes {
@@ -300,5 +315,48 @@ mod tests {
         let gone = history(&["ImportedAPIKeyRevoked", "ImportedAPIKeyDeleted"]);
         assert_eq!(gone.ended.as_ref().map(|change| change.kind), Some(ChangeKind::Deleted));
         assert_eq!(gone.difference(None, NOW), None, "what is not there is deleted");
+    }
+
+    #[test]
+    fn what_a_call_found_done_is_a_change() {
+        let confirmed = |second: u8, event: Value| {
+            let time = format!("2026-01-01T00:00:{second:02}Z");
+            changes_of(&json!({ "time": time, "confirmed": [event] }), u64::from(second), None)
+        };
+        let revoked = confirmed(1, event("IssuedAPIKeyRevoked", ISSUED)).remove(0);
+        assert!(revoked.is_confirmed && revoked.key().is_some());
+        assert!(!outcome(1, event("IssuedAPIKeyRevoked", ISSUED)).remove(0).is_confirmed);
+        let mut updated = event("IssuedAPIKeyUpdated", ISSUED);
+        updated[UPDATED_AT] = "2025-12-31T00:00:00Z".into();
+        assert_eq!(confirmed(1, updated)[0].began.to_rfc3339(), "2025-12-31T00:00:00Z");
+
+        // A key that is found is not a new one, unless it was deleted before.
+        let found = confirmed(2, event("ImportedAPIKeyCreated", ISSUED)).remove(0);
+        let before = RecordedChange { began: Timestamp::from_secs(0), ..found.clone() };
+        for (earlier, found, is_ended) in [
+            ("ImportedAPIKeyRevoked", &found, true),
+            ("ImportedAPIKeyDeleted", &found, false),
+            ("ImportedAPIKeyDeleted", &before, true),
+        ] {
+            let mut history = History::default();
+            outcome(1, event(earlier, ISSUED)).into_iter().for_each(|change| history.add(change));
+            history.add(found.clone());
+            assert_eq!(history.ended.is_some(), is_ended, "{earlier}");
+            assert!(history.created.is_some());
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_hides_no_revocation() {
+        let on_line = |line, mut changes: Vec<RecordedChange>| {
+            changes.iter_mut().for_each(|change| change.line = line);
+            changes
+        };
+        let created = on_line(2, outcome(40, event("ImportedAPIKeyCreated", ISSUED)));
+        let revoked = on_line(4, outcome(10, event("ImportedAPIKeyRevoked", ISSUED)));
+        let mut history = History::default();
+        merge(vec![[created, revoked].concat()]).into_iter().for_each(|change| history.add(change));
+        assert!(history.created.is_some());
+        assert_eq!(history.ended.map(|ended| ended.line), Some(4));
     }
 }

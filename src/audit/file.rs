@@ -5,62 +5,19 @@
 
 use std::cmp::Ordering;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::chain::{self, Mac};
+use super::outside::OutsideChange;
+use super::parts::{Part, directory, resolve, with_suffix};
+use super::tail::{Link, Tail, read_tail};
+use super::writable::refuse_foreign;
 
 /// Maximum number of processes on one machine with the same `audit.file`.
 const MAX_PROCESSES: u32 = 64;
-
-/// End of a chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Link {
-    /// Id of the chain.
-    pub chain: String,
-    /// Number of lines.
-    pub lines: u64,
-    /// MAC of the last line.
-    pub mac: Mac,
-}
-
-/// End of a file when it was opened.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Tail {
-    /// End of the chain. `None` if the file is empty or its last line can't be parsed.
-    pub last: Option<Link>,
-    /// Bytes of an incomplete last line, now truncated. It was never acknowledged.
-    pub torn: u64,
-}
-
-/// Change of the file that somebody else made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OutsideChange {
-    /// The file has another name now, or another file has its name.
-    Moved,
-    /// The file was removed.
-    Removed,
-    /// The file is shorter than what was written to it.
-    Truncated,
-    /// The file is longer than what was written to it.
-    Extended,
-}
-
-impl OutsideChange {
-    /// All changes.
-    pub const ALL: [Self; 4] = [Self::Moved, Self::Removed, Self::Truncated, Self::Extended];
-
-    /// Returns the name in the log, in metrics and in the status.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Moved => "moved",
-            Self::Removed => "removed",
-            Self::Truncated => "truncated",
-            Self::Extended => "extended",
-        }
-    }
-}
+/// Maximum number of names that are tried: some may be those of files that were moved aside.
+const MAX_NAMES: u32 = 10_000;
 
 /// File of this process. Locks keep it from others: one on a file beside it, so that its name is
 /// taken, and one on itself, in case that other file is removed.
@@ -79,12 +36,24 @@ pub(super) struct LogFile {
 
 impl LogFile {
     /// Opens the file at `path`, or at `path` with suffix `.2`, `.3` … if other processes hold it.
+    /// A file that has such a name because it was moved aside is left alone.
     ///
     /// # Errors
     /// Fails if the file can't be created, read or written, or all names are taken.
     pub(super) fn open(path: &Path) -> io::Result<(Self, Tail)> {
-        for number in 1..=MAX_PROCESSES {
+        let mut processes = 0;
+        for number in 1..=MAX_NAMES {
+            if processes == MAX_PROCESSES {
+                break;
+            }
             let path = if number == 1 { path.to_owned() } else { with_suffix(path, &number.to_string()) };
+            if number > 1 && Part::read(&path).is_some_and(|part| !part.is_of_name(&path)) {
+                continue;
+            }
+            if let Ok(file) = File::open(&path) {
+                refuse_foreign(&file)?;
+            }
+            processes += 1;
             let lock = OpenOptions::new()
                 .create(true)
                 .truncate(false)
@@ -100,6 +69,7 @@ impl LogFile {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 opened => opened?,
             };
+            truncate_torn(&file, length, &tail)?;
             let (has_partial, is_unterminated) = (false, false);
             return Ok((Self { path, _lock: lock, file, length, has_partial, is_unterminated }, tail));
         }
@@ -141,13 +111,13 @@ impl LogFile {
 
     /// Makes the file fit for appending after a change from outside: a new one, unless this one is
     /// empty. What somebody else left is moved aside under `suffix`, and not changed. Returns the
-    /// bytes of an incomplete line that were truncated.
+    /// bytes of an incomplete line that were truncated. `end` is the end of the log.
     ///
     /// # Errors
     /// Fails if no file can be opened. Then nothing has changed.
-    pub(super) fn recover(&mut self, change: OutsideChange, suffix: &str) -> io::Result<u64> {
+    pub(super) fn recover(&mut self, change: OutsideChange, suffix: &str, end: &Link) -> io::Result<u64> {
         if matches!(change, OutsideChange::Moved | OutsideChange::Removed) {
-            return Ok(self.reopen()?.torn);
+            return self.reopen(suffix, end);
         }
         let length = self.file.metadata()?.len();
         if length > 0 && self.rotate(suffix).is_ok() {
@@ -159,28 +129,65 @@ impl LogFile {
         Ok(0)
     }
 
-    /// Opens the file that the path names now. Creates it if there is none.
+    /// Opens the file that the path names now, if it is empty or ends as this log does. Creates it
+    /// if there is none. Any other is moved aside under `suffix`: it is one of another log, as
+    /// logrotate may rename `audit.jsonl` to `audit.jsonl.2`, the name of a second process's.
+    /// Returns the bytes of an incomplete line that were truncated.
     ///
     /// # Errors
     /// Fails if that can't be done. Then nothing has changed.
-    fn reopen(&mut self) -> io::Result<Tail> {
+    fn reopen(&mut self, suffix: &str, end: &Link) -> io::Result<u64> {
         let (file, length, tail) = open_at(&self.path)?;
-        (self.file, self.length) = (file, length);
-        (self.has_partial, self.is_unterminated) = (false, false);
-        Ok(tail)
+        if length + tail.torn == 0 || tail.last.as_ref() == Some(end) {
+            truncate_torn(&file, length, &tail)?;
+            self.go_on_with(file, length);
+            return Ok(tail.torn);
+        }
+        let target = resolve(&self.path);
+        let aside = with_suffix(&target, suffix);
+        if aside.try_exists()? {
+            self.go_on_with(file, length + tail.torn);
+            self.is_unterminated = tail.torn > 0;
+            return Ok(0);
+        }
+        fs::rename(&target, &aside)?;
+        tracing::warn!(
+            file = %target.display(), aside = %aside.display(),
+            "another log's file had the name of the audit log, as after a rotation of several logs by one pattern: it is moved aside, unchanged"
+        );
+        let (file, length, _) = open_at(&self.path)?;
+        self.go_on_with(file, length);
+        Ok(0)
     }
 
-    /// Renames the file by appending `suffix`, and opens a new one.
+    fn go_on_with(&mut self, file: File, length: u64) {
+        (self.file, self.length) = (file, length);
+        (self.has_partial, self.is_unterminated) = (false, false);
+    }
+
+    /// Renames the file by appending `suffix`, and opens a new one. Of a symbolic link, the target
+    /// is renamed, and the new file has its name.
     ///
     /// # Errors
-    /// Fails if that can't be done, or the name is taken.
+    /// Fails if that can't be done, or the name is taken. Then the log goes on in the same file.
     pub(super) fn rotate(&mut self, suffix: &str) -> io::Result<()> {
-        let aside = with_suffix(&self.path, suffix);
+        let target = resolve(&self.path);
+        let aside = with_suffix(&target, suffix);
         if aside.try_exists()? {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        fs::rename(&self.path, aside)?;
-        self.reopen().map(drop)
+        fs::rename(&target, &aside)?;
+        match open_at(&self.path) {
+            Ok((file, length, _)) => {
+                self.go_on_with(file, length);
+                Ok(())
+            }
+            Err(error) => {
+                // If that fails as well, the next append finds that the file was moved.
+                let _ = fs::rename(&aside, &target);
+                Err(error)
+            }
+        }
     }
 
     /// Appends whole lines and syncs them: all or none.
@@ -229,40 +236,8 @@ impl LogFile {
     }
 }
 
-/// Checks that a log at `path` can be appended to, and that files beside it can be created. Leaves
-/// no trace.
-///
-/// # Errors
-/// Fails if not.
-pub(super) fn check_writable(path: &Path) -> io::Result<()> {
-    match OpenOptions::new().read(true).append(true).open(path) {
-        Ok(file) if !file.metadata()?.is_file() => {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "is no file that can be read back"));
-        }
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let beside = with_suffix(path, &format!("check-{}", std::process::id()));
-    OpenOptions::new().create_new(true).write(true).mode(0o600).open(&beside)?;
-    fs::remove_file(beside)
-}
-
-/// Returns true if another process has the log open and locked.
-pub(super) fn is_in_use(path: &Path) -> bool {
-    let opened = OpenOptions::new().read(true).open(path);
-    opened.is_ok_and(|file| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)))
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut path = path.as_os_str().to_owned();
-    path.push(".");
-    path.push(suffix);
-    path.into()
-}
-
-/// Opens a file and locks it, and removes an incomplete last line. Returns it with its length and
-/// the end of its chain.
+/// Opens a file and locks it. Returns it with its length up to the last whole line and the end of
+/// its chain.
 fn open_at(path: &Path) -> io::Result<(File, u64, Tail)> {
     let is_new = !path.try_exists()?;
     let file = OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(path)?;
@@ -276,59 +251,33 @@ fn open_at(path: &Path) -> io::Result<(File, u64, Tail)> {
     }
     if is_new {
         // Make the file name survive a power cut.
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
+        File::open(directory(&resolve(path)))?.sync_all()?;
     }
-    let (length, tail) = read_tail(&file)?;
+    read_tail(&file).map(|(length, tail)| (file, length, tail))
+}
+
+/// Removes an incomplete last line.
+fn truncate_torn(file: &File, length: u64, tail: &Tail) -> io::Result<()> {
     if tail.torn > 0 {
         file.set_len(length)?;
         file.sync_all()?;
     }
-    Ok((file, length, tail))
-}
-
-/// Reads up to the last whole line. Returns its end.
-fn read_tail(file: &File) -> io::Result<(u64, Tail)> {
-    let mut reader = BufReader::with_capacity(256 * 1024, file);
-    let (mut line, mut last, mut chain) = (vec![], vec![], None);
-    let mut end = 0;
-    loop {
-        line.clear();
-        let read = reader.read_until(b'\n', &mut line)? as u64;
-        if line.last() != Some(&b'\n') {
-            let last = chain.and_then(|chain| link(chain, &last));
-            return Ok((end, Tail { last, torn: read }));
-        }
-        end += read;
-        line.pop();
-        if line.windows(BEGIN.len()).any(|window| window == BEGIN) {
-            chain = value(&line).and_then(|value| Some(value.get("chain")?.as_str()?.to_owned())).or(chain);
-        }
-        std::mem::swap(&mut last, &mut line);
-    }
-}
-
-const BEGIN: &[u8] = br#""kind":"begin""#;
-
-fn link(chain: String, line: &[u8]) -> Option<Link> {
-    let (_, mac) = chain::split_line(std::str::from_utf8(line).ok()?)?;
-    Some(Link { chain, lines: value(line)?.get("seq")?.as_u64()?, mac })
-}
-
-fn value(line: &[u8]) -> Option<serde_json::Value> {
-    serde_json::from_slice(line).ok()
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::chain::ChainKey;
+    use crate::audit::chain::{ChainKey, Mac};
 
     fn lines(chain: &str, count: u64) -> (String, Mac) {
         let (key, mut mac, mut text) = (ChainKey::unkeyed(), Mac::NONE, String::new());
         for seq in 1..=count {
             let object = match seq {
-                1 => format!(r#"{{"seq":1,"kind":"begin","chain":"{chain}"}}"#),
+                1 => {
+                    let instance = "host:/var/log/audit.jsonl";
+                    format!(r#"{{"seq":1,"kind":"begin","chain":"{chain}","instance":"{instance}"}}"#)
+                }
                 _ => format!(r#"{{"seq":{seq},"kind":"intent"}}"#),
             };
             let (line, next) = key.sign_line(&mac, &object);
@@ -369,6 +318,10 @@ mod tests {
         assert_eq!(third.path(), path);
     }
 
+    fn end() -> Link {
+        Link { chain: "c".to_owned(), lines: 1, mac: Mac::NONE }
+    }
+
     /// Opens a file, writes a line, and returns the file with its path.
     fn written(directory: &Path) -> (LogFile, PathBuf) {
         let path = directory.join("audit.jsonl");
@@ -384,7 +337,7 @@ mod tests {
         let (mut file, path) = written(directory.path());
         fs::rename(&path, directory.path().join("old")).unwrap();
         assert_eq!(file.outside_change().unwrap(), Some(OutsideChange::Moved));
-        file.recover(OutsideChange::Moved, "x").unwrap();
+        file.recover(OutsideChange::Moved, "x", &end()).unwrap();
         file.append(b"two\n").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "two\n");
         file.rotate("1").unwrap();
@@ -394,7 +347,7 @@ mod tests {
         fs::remove_file(&path).unwrap();
         assert_eq!(file.outside_change().unwrap(), Some(OutsideChange::Removed));
         fs::remove_dir_all(&directory).unwrap();
-        assert!(file.recover(OutsideChange::Removed, "x").is_err());
+        assert!(file.recover(OutsideChange::Removed, "x", &end()).is_err());
     }
 
     #[test]
@@ -406,7 +359,7 @@ mod tests {
         let mut append = |line: &str, suffix: &str| {
             let change = file.outside_change().unwrap();
             if let Some(change) = change {
-                file.recover(change, suffix).unwrap();
+                file.recover(change, suffix, &end()).unwrap();
             }
             file.append(line.as_bytes()).unwrap();
             (change, fs::read_to_string(&path).unwrap())
@@ -424,6 +377,72 @@ mod tests {
         let (change, text) = append("five\n", "c");
         assert_eq!((change, &*text), (Some(OutsideChange::Extended), "four\nhello\nfive\n"));
         assert_eq!(append("six\n", "d").0, None);
+    }
+
+    #[test]
+    fn another_log_s_file_is_not_taken_for_the_new_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut file, path) = written(directory.path());
+        let read = |name: &str| fs::read_to_string(directory.path().join(name)).unwrap();
+        let (theirs, _) = lines("other", 3);
+        let theirs = format!("{theirs}{{\"seq\":4,");
+        fs::rename(&path, directory.path().join("old")).unwrap();
+        fs::write(&path, &theirs).unwrap();
+        assert_eq!(file.outside_change().unwrap(), Some(OutsideChange::Moved));
+        assert_eq!(file.recover(OutsideChange::Moved, "aside", &end()).unwrap(), 0);
+        file.append(b"two\n").unwrap();
+        assert_eq!((read("audit.jsonl"), read("audit.jsonl.aside")), ("two\n".to_owned(), theirs.clone()));
+        // Without a name for it, there is a line of its own all the same.
+        fs::write(directory.path().join("new"), &theirs).unwrap();
+        fs::rename(directory.path().join("new"), &path).unwrap();
+        file.recover(OutsideChange::Removed, "aside", &end()).unwrap();
+        file.append(b"three\n").unwrap();
+        assert_eq!(read("audit.jsonl"), format!("{theirs}\nthree\n"));
+        // A copy of its own lines goes on.
+        let (ours, mac) = lines("c", 3);
+        fs::write(directory.path().join("new"), format!("{ours}{{")).unwrap();
+        fs::rename(directory.path().join("new"), &path).unwrap();
+        let end = Link { chain: "c".to_owned(), lines: 3, mac };
+        assert_eq!(file.recover(OutsideChange::Removed, "b", &end).unwrap(), 1);
+        file.append(b"four\n").unwrap();
+        assert_eq!(read("audit.jsonl"), format!("{ours}four\n"));
+    }
+
+    #[test]
+    fn a_file_that_was_moved_aside_is_no_file_of_another_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        fs::write(directory.path().join("audit.jsonl.2"), lines("c", 3).0).unwrap();
+        let (_first, _) = LogFile::open(&path).unwrap();
+        let (second, _) = LogFile::open(&path).unwrap();
+        assert_eq!(second.path(), directory.path().join("audit.jsonl.3"));
+        assert_eq!(fs::read_to_string(directory.path().join("audit.jsonl.2")).unwrap(), lines("c", 3).0);
+    }
+
+    #[test]
+    fn a_symbolic_link_stays_and_its_target_is_rotated() {
+        let directory = tempfile::tempdir().unwrap();
+        let volume = directory.path().join("volume");
+        fs::create_dir(&volume).unwrap();
+        let link = directory.path().join("audit.jsonl");
+        std::os::unix::fs::symlink("volume/log", &link).unwrap();
+        let (mut file, path) = written(directory.path());
+        file.rotate("1").unwrap();
+        file.append(b"two\n").unwrap();
+        assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
+        let read = |name: &str| fs::read_to_string(volume.join(name)).unwrap();
+        assert_eq!((read("log.1"), read("log")), ("one\n".to_owned(), "two\n".to_owned()));
+        assert_eq!(file.outside_change().unwrap(), None);
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_renamed_goes_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut file, path) = written(directory.path());
+        assert!(file.rotate(&"long".repeat(100)).is_err());
+        assert_eq!(file.outside_change().unwrap(), None);
+        file.append(b"two\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\n");
     }
 
     #[test]
@@ -449,6 +468,7 @@ mod tests {
     fn a_lock_file_that_is_removed_gives_the_file_to_nobody_else() {
         let directory = tempfile::tempdir().unwrap();
         let (_first, path) = written(directory.path());
+        fs::write(&path, lines("c", 1).0).unwrap();
         fs::remove_file(with_suffix(&path, "lock")).unwrap();
         let (second, _) = LogFile::open(&path).unwrap();
         assert_eq!(second.path(), directory.path().join("audit.jsonl.2"));

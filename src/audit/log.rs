@@ -10,7 +10,9 @@ use tokio::time::timeout;
 use super::behind::{Behind, BehindError};
 use super::chain::Mac;
 use super::changes::CLOCK_AHEAD_SECONDS;
-use super::file::{Link, LogFile};
+use super::file::LogFile;
+use super::parts::end_of_moved;
+use super::tail::Link;
 use super::writer::{Line, LogSettings, Request, State, Writer};
 use crate::clock::Clock;
 use crate::escape;
@@ -96,17 +98,25 @@ impl AuditLog {
     ) -> Result<(Self, HeadReporter), AuditError> {
         let fail = |error| AuditError::File { path: settings.path.display().to_string(), error };
         let path = settings.path.clone();
-        let opened = tokio::task::spawn_blocking(move || LogFile::open(&path)).await;
-        let (file, tail) = opened.map_err(|_| AuditError::Interrupted)?.map_err(fail)?;
+        let opened = tokio::task::spawn_blocking(move || {
+            let (file, tail) = LogFile::open(&path)?;
+            let moved = match file.length() {
+                0 => end_of_moved(file.path(), &instance(file.path()))?,
+                _ => None,
+            };
+            Ok::<_, std::io::Error>((file, tail, moved))
+        });
+        let (file, tail, moved) = opened.await.map_err(|_| AuditError::Interrupted)?.map_err(fail)?;
         let instance = instance(file.path());
-        let known = known_end(&store, &settings, &instance, tail.last.as_ref()).await?;
+        let (last, known) = ends(&store, &settings, &instance, tail.last, moved).await?;
         let known_to = known.as_ref().map(|known| known.lines);
-        let last = tail.last.as_ref().map(|last| last.lines);
         let LogSettings { max_size, keys, .. } = settings;
         let current = keys.current.clone();
         let behind = Arc::new(Behind::new(store.clone(), file.path(), keys.all(), clock.clone()));
-        behind.examine_at_start(last, known_to).await?;
-        let end = match (tail.last, known) {
+        if let Some(Link { chain, .. }) = last.as_ref().or(known.as_ref()) {
+            behind.examine_at_start(chain, last.as_ref().map(|last| last.lines), known_to).await?;
+        }
+        let end = match (last, known) {
             (None, None) => Link { chain: rng.uuid().to_string(), lines: 0, mac: Mac::NONE },
             (Some(last), None) => last,
             // The last lines may not have been reported.
@@ -208,6 +218,36 @@ impl AuditLog {
     }
 }
 
+/// Returns the end of the log, and the one that the database knows. `last` is the end of its file,
+/// `moved` that of the files that somebody else has moved while no process ran, if they have the
+/// lines.
+async fn ends(
+    store: &Store,
+    settings: &LogSettings,
+    instance: &str,
+    last: Option<Link>,
+    moved: Option<Link>,
+) -> Result<(Option<Link>, Option<Link>), StoreError> {
+    if let Some(moved) = moved.filter(|_| last.is_none()) {
+        let known = known_end(store, settings, instance, Some(&moved)).await?;
+        // Without the newest of them, the database knows more.
+        if known.as_ref().is_none_or(|known| known.lines <= moved.lines) {
+            return Ok((Some(moved), known));
+        }
+    }
+    let known = known_end(store, settings, instance, last.as_ref()).await?;
+    if let (None, Some(known)) = (&last, &known) {
+        tracing::warn!(
+            file = instance,
+            lines = known.lines,
+            "no file of the audit log has the last lines that the database knows, so it was not compared with the \
+             database. If they were moved elsewhere or compressed, and the database was restored from a backup, run \
+             `talos audit replay FILE… --dry-run` over them"
+        );
+    }
+    Ok((last, known))
+}
+
 /// Returns the end that the database knows: of the file's chain, or, if the file names none, of the
 /// last chain that was written under its name. A database that was restored from a backup may know
 /// only an older chain; then the file's goes on.
@@ -231,12 +271,12 @@ async fn known_end(
 /// Fails if the file, or one beside it, can't be written.
 pub fn check_writable(path: &std::path::Path) -> Result<(), AuditError> {
     let fail = |error| AuditError::File { path: path.display().to_string(), error };
-    super::file::check_writable(path).map_err(fail)
+    super::writable::check_writable(path).map_err(fail)
 }
 
 /// Returns true if another process writes the log.
 pub fn is_in_use(path: &std::path::Path) -> bool {
-    super::file::is_in_use(path)
+    super::writable::is_in_use(path)
 }
 
 fn is_sealed(head: &AuditHead, settings: &LogSettings) -> bool {
@@ -321,7 +361,7 @@ impl HeadReporter {
         let saved = self.progress.borrow().lines;
         match self.store.save_audit_head(row, self.clock.now()).await {
             // The database has forgotten what it knew.
-            Ok(known) if known < saved => self.examine(known),
+            Ok(known) if known < saved => self.examine(head.chain.clone(), known),
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(%error, "the audit log head can't be saved in the database: until it can, lines removed from the end go unnoticed");
@@ -332,10 +372,10 @@ impl HeadReporter {
     }
 
     /// Compares the log with the database, in the background: calls wait for the head.
-    fn examine(&self, known: u64) {
+    fn examine(&self, chain: String, known: u64) {
         let behind = Arc::clone(&self.behind);
         tokio::spawn(async move {
-            if let Err(error) = behind.examine(known).await {
+            if let Err(error) = behind.examine(&chain, known).await {
                 tracing::warn!(%error, "the database has forgotten lines of the audit log, as after a restore, and they can't be compared with it");
             }
         });

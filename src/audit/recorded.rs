@@ -5,6 +5,9 @@ use std::fmt;
 use crate::clock::Timestamp;
 use crate::key::{ActorId, KeyId, NetworkId, RevocationReason, Suspension};
 
+/// Member of an update that a call found done: the time of the key's last change.
+pub(super) const UPDATED_AT: &str = "UpdateTime";
+
 /// Change that a log records as done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedChange {
@@ -22,6 +25,8 @@ pub struct RecordedChange {
     pub at: Timestamp,
     /// Number of the outcome's line.
     pub line: u64,
+    /// True if the call found the change done, which may have been long before.
+    pub is_confirmed: bool,
 }
 
 impl RecordedChange {
@@ -95,7 +100,7 @@ pub enum ChangeKind {
 pub struct Difference {
     /// The last change of this key or actor that is lacking.
     pub change: RecordedChange,
-    /// True if the key itself is lacking.
+    /// True if the key itself is lacking, or the actor may have been erased since.
     pub is_lost: bool,
 }
 
@@ -103,6 +108,7 @@ impl Difference {
     /// Returns true if the log has all that is needed to repeat the change.
     pub fn is_repeatable(&self) -> bool {
         match self.change.kind {
+            _ if self.is_lost => false,
             ChangeKind::Revoked(_)
             | ChangeKind::Superseded(_)
             | ChangeKind::Suspended(_)

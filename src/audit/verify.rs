@@ -27,6 +27,11 @@ pub struct Findings {
     pub problems: Vec<String>,
     /// Number of further problems.
     pub more_problems: u64,
+    /// Those of the problems that only say that lines are missing, and lines that nothing proves as
+    /// the one before them is missing.
+    pub gaps: Vec<String>,
+    /// The first problem of another kind.
+    pub changed: Option<String>,
     /// Calls of unknown outcome.
     pub unresolved: Vec<UnresolvedCall>,
     /// Parts that could not be checked, and remarks.
@@ -36,7 +41,7 @@ pub struct Findings {
     /// Number of the last outcome that succeeded and that the database doesn't know, although it
     /// knows the chain.
     pub unknown_to_database: Option<u64>,
-    /// Changes of keys that succeeded, if they were asked for.
+    /// Changes of keys and actors, if they were asked for.
     pub changes: Vec<RecordedChange>,
 }
 
@@ -135,14 +140,15 @@ impl<'a> Verifier<'a> {
         let number = read.number;
         let expected = self.before.as_ref().map(|before| before.number.saturating_add(1));
         let in_order = expected.is_none_or(|expected| expected == number);
+        let is_after_gap = expected.is_some_and(|expected| expected < number);
         match expected {
-            Some(expected) if number > expected => {
-                self.add_problem(format!(
+            Some(expected) if is_after_gap => {
+                self.add_gap(format!(
                     "{at}: is line {number}: {} missing before it",
                     lines_are(expected, number - 1)
                 ));
             }
-            Some(expected) if number < expected => {
+            Some(expected) if !in_order => {
                 self.add_problem(format!(
                     "{at}: is line {number}, which has its place before line {expected}"
                 ));
@@ -154,8 +160,12 @@ impl<'a> Verifier<'a> {
             _ => self.check_follows(at, read, in_order),
         };
         self.check_head(at, read);
-        if is_mac_valid {
-            self.track_call(read);
+        match (is_mac_valid, is_after_gap) {
+            (true, _) => self.track_call(read),
+            (false, true) => {
+                self.list_gap(format!("{at}: line {number} isn't proven without the one before it"))
+            }
+            (false, false) => {}
         }
         self.findings.first = Some(self.findings.first.map_or(number, |first| first.min(number)));
         self.findings.last = Some(self.findings.last.map_or(number, |last| last.max(number)));
@@ -208,7 +218,7 @@ impl<'a> Verifier<'a> {
 
     fn check_follows(&mut self, at: &str, read: &ParsedLine<'_>, in_order: bool) -> bool {
         let Some(before) = &self.before else {
-            self.add_problem(format!(
+            self.add_gap(format!(
                 "{at}: lines are missing before it: a file begins with one of kind \"begin\""
             ));
             return false;
@@ -253,9 +263,7 @@ impl<'a> Verifier<'a> {
                 self.unresolved.insert(read.number, unknown);
             }
             "outcome" => {
-                if read.text_of("outcome") == "success" {
-                    self.track_success(read);
-                }
+                self.track_changes(read);
                 if let Some(intent) = read.value["intent"].as_u64()
                     && read.text_of("outcome") != "unknown"
                 {
@@ -266,9 +274,11 @@ impl<'a> Verifier<'a> {
         }
     }
 
-    /// Records an outcome that succeeded. Its intent is still unresolved.
-    fn track_success(&mut self, read: &ParsedLine<'_>) {
-        if self.head.as_ref().is_some_and(|head| head.lines < read.number) {
+    /// Records the changes of an outcome. Its intent is still unresolved. A call that failed has
+    /// made those that its line has.
+    fn track_changes(&mut self, read: &ParsedLine<'_>) {
+        let is_success = read.text_of("outcome") == "success";
+        if is_success && self.head.as_ref().is_some_and(|head| head.lines < read.number) {
             self.findings.unknown_to_database = Some(read.number);
         }
         if self.with_changes {
@@ -314,6 +324,25 @@ impl<'a> Verifier<'a> {
     }
 
     fn add_problem(&mut self, problem: String) {
+        if self.findings.changed.is_none() {
+            self.findings.changed = Some(problem.clone());
+        }
+        self.list_problem(problem);
+    }
+
+    /// Adds the problem that lines are missing.
+    fn add_gap(&mut self, problem: String) {
+        self.list_gap(problem.clone());
+        self.list_problem(problem);
+    }
+
+    fn list_gap(&mut self, problem: String) {
+        if self.findings.gaps.len() < MAX_PROBLEMS {
+            self.findings.gaps.push(problem);
+        }
+    }
+
+    fn list_problem(&mut self, problem: String) {
         match self.findings.problems.len() < MAX_PROBLEMS {
             true => self.findings.problems.push(problem),
             false => self.findings.more_problems += 1,
@@ -360,5 +389,66 @@ impl<'a> ParsedLine<'a> {
 
     fn text_of(&self, member: &str) -> &str {
         self.value[member].as_str().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const KEY_ID: &str = "5b8a31f2-97d5-4c3b-8a67-111111111111";
+
+    /// Lines of a log: a `begin` line, and these.
+    fn log(objects: &[Value]) -> Vec<String> {
+        let (key, mut mac) = (ChainKey::unkeyed(), Mac::NONE);
+        let begin = json!({ "kind": "begin", "chain": "c", "key": key.name(), "previous": mac.to_string() });
+        let numbered = (1..).zip(std::iter::once(&begin).chain(objects));
+        let sign = |(number, object): (u64, &Value)| {
+            let mut object = object.clone();
+            object["seq"] = number.into();
+            object["time"] = "2026-01-01T00:00:00Z".into();
+            let (line, next) = key.sign_line(&mac, &object.to_string());
+            mac = next;
+            line + "\n"
+        };
+        numbered.map(sign).collect()
+    }
+
+    fn outcome(outcome: &str) -> Value {
+        let network = crate::key::NetworkId::SINGLE.to_string();
+        let event = json!({ "event": "IssuedAPIKeyRevoked", "ProjectID": network, "APIKeyID": KEY_ID });
+        json!({ "kind": "outcome", "outcome": outcome, "events": [event] })
+    }
+
+    fn findings(lines: &[String]) -> Findings {
+        let keys = [ChainKey::unkeyed()];
+        let mut verifier = Verifier::new(&keys, None).with_changes();
+        verifier.read("log", lines.concat().as_bytes());
+        verifier.finish(false)
+    }
+
+    #[test]
+    fn what_a_call_has_done_before_it_failed_is_a_change() {
+        for result in ["success", "unknown"] {
+            let found = findings(&log(&[outcome(result)]));
+            assert_eq!((found.changes.len(), found.changed), (1, None), "{result}");
+        }
+    }
+
+    #[test]
+    fn missing_lines_are_told_from_changed_ones() {
+        let all = log(&[outcome("success"), outcome("success"), outcome("success"), outcome("success")]);
+        let whole = findings(&all);
+        assert!(whole.problems.is_empty() && whole.gaps.is_empty());
+        // Without line 3, nothing proves line 4.
+        let found = findings(&[&all[..2], &all[3..]].concat());
+        let changes: Vec<u64> = found.changes.iter().map(|change| change.line).collect();
+        assert_eq!((changes, found.changed), (vec![2, 5], None));
+        assert_eq!((found.problems.len(), found.gaps.len()), (1, 2), "{:?}", found.gaps);
+        let mut forged = all;
+        forged[2] = forged[2].replace(KEY_ID, "5b8a31f2-97d5-4c3b-8a67-222222222222");
+        let found = findings(&forged);
+        assert!(found.gaps.is_empty() && found.changed.is_some_and(|problem| problem.contains("log:3")));
     }
 }

@@ -9,7 +9,9 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::chain::{ChainKey, ChainKeys, Mac};
-use super::file::{Link, LogFile, OutsideChange};
+use super::file::LogFile;
+use super::outside::OutsideChange;
+use super::tail::Link;
 use crate::clock::{BootTime, Clock};
 
 /// Maximum number of lines per sync.
@@ -127,6 +129,8 @@ pub(super) struct Writer {
     /// Last line that a database knew which lacks changes of the log.
     pub database_known_to: Option<u64>,
     retained: Vec<String>,
+    /// True if a full file couldn't be moved aside the last time.
+    is_rotation_failing: bool,
 }
 
 impl Writer {
@@ -158,6 +162,7 @@ impl Writer {
             torn,
             database_known_to,
             retained,
+            is_rotation_failing: false,
         }
     }
 
@@ -218,7 +223,7 @@ impl Writer {
         let bytes: u64 = objects.iter().map(|object| object.len() as u64 + 128).sum();
         let length = self.file.length();
         if self.max_size > 0 && length > 0 && length + bytes > self.max_size && !objects.is_empty() {
-            self.rotate()?;
+            self.rotate();
         }
         let (mut end, mut text) = (self.end.clone(), String::new());
         if let Some(begin) = self.begin {
@@ -244,7 +249,8 @@ impl Writer {
         let Some(change) = self.file.outside_change()? else {
             return Ok(());
         };
-        self.torn = self.file.recover(change, &self.suffix())?;
+        let suffix = self.suffix();
+        self.torn = self.file.recover(change, &suffix, &self.end)?;
         self.begin = Some(BeginReason::Outside(change));
         let after = self.end.lines;
         self.state.record_outside_change(NoticedChange { change, after, at: self.clock.boot_now() });
@@ -273,17 +279,18 @@ impl Writer {
         format!("{chain}-{:012}", self.end.lines)
     }
 
-    fn rotate(&mut self) -> std::io::Result<()> {
+    /// Moves a full file aside. One that grows beyond its limit is better than none.
+    fn rotate(&mut self) {
         let suffix = self.suffix();
         match self.file.rotate(&suffix) {
-            Ok(()) => self.begin = Some(BeginReason::Size),
-            // A file that grows beyond its limit is better than none.
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                tracing::warn!(%suffix, "the audit log can't be rotated: a file of that name exists; it grows beyond audit.max_size");
+            Ok(()) => (self.begin, self.is_rotation_failing) = (Some(BeginReason::Size), false),
+            Err(error) => {
+                if !std::mem::replace(&mut self.is_rotation_failing, true) {
+                    let file = self.file.path().display();
+                    tracing::error!(%error, %file, %suffix, "the audit log has reached audit.max_size and can't be moved aside: it grows beyond that, no line is lost, and it is tried again with each line. Files must be creatable in its directory");
+                }
             }
-            Err(error) => return Err(error),
         }
-        Ok(())
     }
 
     fn begin_object(&self, begin: BeginReason) -> String {

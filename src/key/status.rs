@@ -126,3 +126,8 @@ pub struct Revocation {
     /// An operator's description, only with [`RevocationReason::PrivilegeWithdrawn`].
     pub description: Option<String>,
 }
+
+impl Revocation {
+    /// Revocation of a key whose grace period has ended.
+    pub const SUPERSEDED: Self = Self { reason: RevocationReason::Superseded, description: None };
+}

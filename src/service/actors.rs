@@ -80,7 +80,7 @@ impl Service {
         request: SuspendRequest,
         call: &Call,
     ) -> Result<Acknowledged<CountedActor>, ApiError> {
-        let now = self.clock.now();
+        let now = self.corrected_now();
         let suspension = Arc::new(request.suspension(now, call)?);
         let change = move |actor: &Actor| match is_repeated(actor.suspension.as_ref(), &suspension) {
             true => actor.clone(),
@@ -129,6 +129,9 @@ impl Service {
             // If another instance changed it, this one may not know yet.
             Ok(ActorOutcome::Unchanged(actor)) => {
                 self.freshness.apply_to_actor(network, id, actor.mutation);
+                if matches!(event, Event::ActorSuspended | Event::ActorResumed) {
+                    call.confirm_actor(event, &actor);
+                }
                 actor
             }
             Err(error) => {

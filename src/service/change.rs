@@ -66,6 +66,10 @@ impl Service {
             Ok(ChangeOutcome::Refused { key, reason: Refusal::Unchanged }) => {
                 let n = key.mutation;
                 self.freshness.apply(&Mutation { n, network, key_id: key.id });
+                match event == Event::revoked(key.id.kind()) {
+                    true => call.confirm_end(&key),
+                    false => call.confirm_key(event, &key),
+                }
                 Ok(Acknowledged { value: key.with_last_use_until(now), epoch: Some(n) })
             }
             Ok(ChangeOutcome::Refused { reason: Refusal::Error(error), .. }) => Err(error),

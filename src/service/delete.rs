@@ -37,9 +37,14 @@ impl Service {
     ) -> Result<Acknowledged<()>, ApiError> {
         let id = KeyId::parse(kind, id).ok_or_else(no_such_key)?;
         call.record_intent(network, vec![id]).await?;
-        let deleted = self.delete_ids(network, &[id], call).await?;
-        let epoch = deleted.first().ok_or_else(no_such_key)?.n;
-        Ok(Acknowledged { value: (), epoch: Some(epoch) })
+        match self.delete_ids(network, &[id], call).await?.first() {
+            Some(mutation) => Ok(Acknowledged { value: (), epoch: Some(mutation.n) }),
+            // An earlier call may have deleted it, whose response was lost.
+            None => {
+                call.confirm_id(Event::deleted(kind), network, id);
+                Err(no_such_key())
+            }
+        }
     }
 
     /// Deletes all keys of an actor, issued and imported, at most [`MAX_ERASED`], and in the end

@@ -21,6 +21,9 @@ use crate::secret::SecretString;
 use crate::settings::Settings;
 use crate::store::{ActorLimit, IdempotencyKey, InsertLimits, InsertOutcome, NewKey, RepeatedKey};
 
+/// Metadata of the error for a key that is known already: its id.
+const EXISTING_ID: &str = "key_id";
+
 /// Attributes of a new key, issued or imported.
 #[derive(Debug, Clone)]
 pub struct KeyRequest {
@@ -115,6 +118,7 @@ impl Service {
             }
             Some(Ok(Inserted::Repeated(earlier))) => {
                 call.set_keys(vec![earlier.key.id]);
+                call.confirm_key(Event::IssuedKeyCreated, &earlier.key);
                 let request_id = request_id.as_deref().unwrap_or_default();
                 let secret = self.secret_again(settings, request_id, &earlier, call).await?;
                 Ok(Issued { key: earlier.key, secret })
@@ -354,13 +358,18 @@ fn exists(existing: KeyId) -> ApiError {
     let problem = "this API key has been imported already";
     let id = existing.to_string();
     ApiError {
-        metadata: vec![("key_id", id.clone())],
+        metadata: vec![(EXISTING_ID, id.clone())],
         ..ApiError::new(Reason::ApiKeyExists, format!("{problem}, as {id}"))
     }
 }
 
-/// Records the outcome of one import, unless the request repeats an earlier one.
-/// `index` is its place in the request.
+/// Returns the id of the key that an import found there already.
+fn existing_id(error: &ApiError) -> Option<KeyId> {
+    let (_, id) = error.metadata.iter().find(|(name, _)| *name == EXISTING_ID)?;
+    KeyId::parse_any(id).filter(|_| error.reason == Reason::ApiKeyExists)
+}
+
+/// Records the outcome of one import. `index` is its place in the request.
 fn note_import(call: &Call, network: NetworkId, index: usize, result: &Result<(Key, bool), ApiError>) {
     match result {
         Ok((key, true)) => {
@@ -368,8 +377,11 @@ fn note_import(call: &Call, network: NetworkId, index: usize, result: &Result<(K
             call.record_event(created.with("metadata.import_source", Some(call.operation().name())));
         }
         // The request repeats an earlier one.
-        Ok((_, false)) => {}
+        Ok((key, false)) => call.confirm_key(Event::ImportedKeyCreated, key),
         Err(error) => {
+            if let Some(id) = existing_id(error) {
+                call.confirm_id(Event::ImportedKeyCreated, network, id);
+            }
             let failed = Occurrence::new(Event::ImportFailed, network).with("KeyType", Some("imported"));
             let failed = failed.with("metadata.index", Some(index.to_string()));
             let failed = failed.with("metadata.error_code", Some(error.reason.name()));

@@ -3,7 +3,6 @@
 use super::verify::{CacheUse, Identity, VerifyRequest};
 use super::{Acknowledged, Service, Unavailable, no_such_key, unavailable};
 use crate::audit::Call;
-use crate::clock::Timestamp;
 use crate::credential::Presented;
 use crate::error::{ApiError, Reason};
 use crate::event::{Event, Occurrence, Operation};
@@ -16,8 +15,9 @@ use crate::store::{ChangeOutcome, KeyChange, Mutation};
 pub const MAX_DESCRIPTION: usize = 1_024;
 
 impl Service {
-    /// Revokes a key for good. Revoking it again, or after its grace period, succeeds and changes
-    /// nothing; the result says which revocation stays.
+    /// Revokes a key for good. Revoking it again succeeds and changes nothing; the result says
+    /// which revocation stays. That is so for a key whose grace period is over, too, but its end is
+    /// recorded: clocks that are behind would let the key pass for some time.
     ///
     /// # Errors
     /// Fails if there is no such key, a description stands beside a reason that takes none, or the
@@ -115,18 +115,20 @@ impl Service {
         let (caller, requested) = (call.origin().verified_caller(), revocation.clone());
         let revoked = self
             .store
-            .change_key(network, id, now, move |key| match is_revoked_for_good(key, judged_at) {
-                true => Err(AlreadyRevoked),
-                false => {
-                    let provenance = Provenance {
-                        updated_by: caller.clone(),
-                        revoked_by: caller.clone(),
-                        ..Provenance::clone(&key.provenance)
-                    };
-                    let revocation = Some(Box::new(revocation.clone()));
-                    let key = Key { revocation, updated: now, provenance: provenance.into(), ..key.clone() };
-                    Ok(KeyChange { key, successor: None })
-                }
+            .change_key(network, id, now, move |key| {
+                let revocation = match (&key.revocation, key.is_revoked_for_good(judged_at)) {
+                    (Some(_), _) => return Err(AlreadyRevoked),
+                    (None, true) => Revocation::SUPERSEDED,
+                    (None, false) => revocation.clone(),
+                };
+                let provenance = Provenance {
+                    updated_by: caller.clone(),
+                    revoked_by: caller.clone(),
+                    ..Provenance::clone(&key.provenance)
+                };
+                let revocation = Some(Box::new(revocation));
+                let key = Key { revocation, updated: now, provenance: provenance.into(), ..key.clone() };
+                Ok(KeyChange { key, successor: None })
             })
             .await;
         let (epoch, value) = match revoked {
@@ -136,13 +138,17 @@ impl Service {
                 let by_holder = (call.operation() == Operation::SelfRevoke).then_some("self");
                 let occurrence = Occurrence::of_key(Event::revoked(id.kind()), &rows.key);
                 call.record_event(occurrence.with("metadata.initiated_by", by_holder));
-                (mutation.n, Revoked::Now)
+                let value = match rows.key.revocation.as_deref() {
+                    Some(recorded) if *recorded != requested => Revoked::Otherwise(recorded.reason),
+                    _ => Revoked::Now,
+                };
+                (mutation.n, value)
             }
             // If another instance revoked it, this one may not know yet.
             Ok(ChangeOutcome::Refused { key, reason: AlreadyRevoked }) => {
                 self.freshness.apply(&Mutation { n: key.mutation, network, key_id: key.id });
-                let superseded = || Revocation { reason: RevocationReason::Superseded, description: None };
-                let earlier = key.revocation.as_deref().cloned().unwrap_or_else(superseded);
+                call.confirm_end(&key);
+                let earlier = key.revocation.as_deref().cloned().unwrap_or(Revocation::SUPERSEDED);
                 let value = match earlier == requested {
                     true => Revoked::Likewise,
                     false => Revoked::Otherwise(earlier.reason),
@@ -179,13 +185,6 @@ pub enum Revoked {
 
 /// Reason for which a revocation changes nothing.
 struct AlreadyRevoked;
-
-/// Returns true if a key is revoked, or its grace period is over for good: a use from before an end
-/// that uses put off may be recorded only later, and the key then lives on.
-fn is_revoked_for_good(key: &Key, now: Timestamp) -> bool {
-    let is_final = |end: Timestamp| key.unused_grace.as_deref().is_none_or(|grace| grace.latest <= end);
-    key.revocation.is_some() || key.superseded.is_some_and(|end| end <= now && is_final(end))
-}
 
 fn unknown_credential() -> ApiError {
     ApiError::new(Reason::UnknownCredential, "credential: is not that of a key which can be revoked here")

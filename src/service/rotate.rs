@@ -148,6 +148,7 @@ impl Service {
                 Some(EarlierRequest::Same(earlier)) => {
                     call.set_keys(vec![old.id, earlier.key.id]);
                     if let Some(secret) = self.secret_again(settings, &request_id, &earlier, call).await? {
+                        confirm_rotation(&old, earlier.key.id, call);
                         let epoch = Some(old.mutation);
                         return Ok(Acknowledged { value: Rotated { key: earlier.key, secret, old }, epoch });
                     }
@@ -159,10 +160,17 @@ impl Service {
         let Some(id) = self.store.successor_of(network, old.id).await.map_err(unavailable)? else {
             return Err(reason);
         };
+        confirm_rotation(&old, id, call);
         let successor = self.store.find_key(network, id).await.map_err(unavailable)?.key;
         let is_active = successor.is_some_and(|key| key.status(self.clock.now()) == Status::Active);
         Err(already_rotated(id, is_active))
     }
+}
+
+/// Records that a key was rotated before, by a call whose response may have been lost.
+fn confirm_rotation(old: &Key, successor: KeyId, call: &Call) {
+    call.confirm_end(old);
+    call.confirm_id(Event::IssuedKeyCreated, old.network, successor);
 }
 
 /// A rotation, apart from the key that it replaces.

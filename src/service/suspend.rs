@@ -62,7 +62,7 @@ impl Service {
         call: &Call,
     ) -> Result<Acknowledged<Key>, ApiError> {
         let id = KeyId::parse(kind, id).ok_or_else(no_such_key)?;
-        let now = self.clock.now();
+        let now = self.corrected_now();
         let suspension = Arc::new(request.suspension(now, call)?);
         let rewrite = move |key: &Key| -> Result<Key, Refusal> {
             if key.status(now) == Status::Revoked {
@@ -111,7 +111,8 @@ impl Service {
         self.change(network, id, now, Event::resumed(kind), rewrite, call).await
     }
 
-    /// Ends the grace period of a rotated key now. Once it has ended, this changes nothing.
+    /// Ends the grace period of a rotated key now, and records an end that has come by itself:
+    /// clocks that are behind would let the key pass for some time.
     ///
     /// # Errors
     /// Fails if there is no such key, it has no grace period, or the database fails.
@@ -126,17 +127,14 @@ impl Service {
         let rewrite = move |key: &Key| -> Result<Key, Refusal> {
             let is_superseded = key.superseded.is_some()
                 || key.revocation.as_ref().is_some_and(|of| of.reason == RevocationReason::Superseded);
-            match (key.status(now), is_superseded) {
-                (Status::Revoked, true) => Err(Refusal::Unchanged),
+            match (key.revocation.is_some(), is_superseded) {
+                (true, true) => Err(Refusal::Unchanged),
                 (_, false) => {
                     let problem = "the key has no grace period: it hasn't been rotated; revoke it to end it";
                     Err(ApiError::new(Reason::FailedPrecondition, problem).into())
                 }
-                (Status::Active | Status::Expired, true) => Ok(Key {
-                    revocation: Some(Box::new(Revocation {
-                        reason: RevocationReason::Superseded,
-                        description: None,
-                    })),
+                (false, true) => Ok(Key {
+                    revocation: Some(Box::new(Revocation::SUPERSEDED)),
                     superseded: key.superseded.map(|end| end.min(now)),
                     updated: now,
                     provenance: Provenance {

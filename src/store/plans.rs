@@ -31,7 +31,7 @@ use crate::credential::imported_hash::{DigestIds, KnownDigests};
 use crate::credential::page_token::Cursor;
 use crate::key::{
     Actor, ActorId, AddressList, Key, KeyId, KeyKind, KeyName, KeyPrefix, NetworkId, Provenance, Revocation,
-    RevocationReason, SecretId, Signer, Status, Suspensions, Visibility,
+    SecretId, Signer, Status, Suspensions, Visibility,
 };
 use crate::rng::Rng;
 
@@ -81,8 +81,7 @@ fn key(number: u128, now: Timestamp) -> Key {
         expires: if expired { Some(now.minus(hour)) } else { finding::expiry(number, now) },
         superseded: superseded.then(|| now.minus(hour)),
         unused_grace: None,
-        revocation: revoked
-            .then(|| Box::new(Revocation { reason: RevocationReason::Superseded, description: None })),
+        revocation: revoked.then(|| Box::new(Revocation::SUPERSEDED)),
         suspensions: Suspensions::default(),
         provenance: Provenance::default().into(),
         last_used: finding::last_use(number, now),
@@ -311,8 +310,8 @@ fn with_literals(text: &str, now: Timestamp) -> String {
             "created_at" => some.created.as_micros().to_string(),
             "unused_grace" | "grace_limit_at" | "ELSE" => now.as_micros().to_string(),
             "expires_at" | "superseded_at" | "last_used_at" | "updated_at" | "due_at" | "END" | "hour_at"
-            | "day_at" | "refill_due_at" | "settled_at" | "recounted_at" | "line_count" | "rate_quota"
-            | "rate_window" => now.as_micros().to_string(),
+            | "day_at" | "at" | "refill_due_at" | "settled_at" | "recounted_at" | "line_count"
+            | "rate_quota" | "rate_window" => now.as_micros().to_string(),
             _ => "'x'".to_owned(),
         };
         literal += rest;

@@ -2,11 +2,13 @@
 //! write it.
 
 mod complete;
+mod confirmed;
 mod failing;
 mod kill;
 mod lines;
 mod outside;
 mod restored;
+mod rotated;
 mod tamper;
 
 use std::path::PathBuf;

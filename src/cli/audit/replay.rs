@@ -31,10 +31,11 @@ use crate::store::Store;
 /// values: they are listed.
 ///
 /// Name the logs of all machines, with their rotated files. The command may run before the servers
-/// start or while they run, and may be repeated. A log with a line that was changed is refused.
+/// start or while they run, and may be repeated. A log with a line that was changed is refused, and
+/// so is one in whose midst lines are missing, unless --despite-gaps is given.
 ///
 /// The exit code is 0 when the database lacks nothing any more, 1 when it does: with --dry-run if
-/// anything would be done, otherwise if a key or an update is lost.
+/// anything would be done, otherwise if a key or an update is lost, or lines are missing.
 #[derive(Args)]
 #[command(after_help = "\
 EXAMPLES:
@@ -50,14 +51,27 @@ pub(crate) struct Replay {
     /// Only list what would be done
     #[arg(long)]
     dry_run: bool,
+    /// Repeat what the files have although lines between them are missing, which may have undone it
+    #[arg(long)]
+    despite_gaps: bool,
     #[command(flatten)]
     output: Output,
 }
 
 /// Contents of the logs.
 struct Recorded {
-    changes: Vec<RecordedChange>,
+    /// Changes of each log.
+    changes: Vec<Vec<RecordedChange>>,
+    unknown: Unknown,
+}
+
+/// Changes about which the logs say too little.
+#[derive(Default)]
+struct Unknown {
+    /// Calls of unknown outcome.
     unresolved: Vec<UnresolvedCall>,
+    /// Lines that are missing.
+    gaps: Vec<String>,
 }
 
 /// Outcome for a difference.
@@ -78,22 +92,22 @@ impl Replay {
     pub(crate) async fn run(self, file: Option<&Path>) -> Result<Outcome, Failure> {
         let loaded = source(file.map(Path::to_owned))?.without_admin().load();
         let config = loaded.map_err(Failure::usage)?.config;
-        let recorded = self.read(&config)?;
+        let Recorded { changes, unknown } = self.read(&config)?;
         let dsn = self.database.as_ref().unwrap_or(&config.db.dsn);
         let store = Store::open_existing(dsn.expose()).await.map_err(Failure::failed)?;
-        let done = self.replay(&config, &store, recorded.changes).await;
+        let done = self.replay(&config, &store, changes).await;
         store.close().await;
         let done = done?;
-        self.output.print(&view(&done, &recorded.unresolved, self.dry_run))?;
+        self.output.print(&view(&done, &unknown, self.dry_run))?;
         let lacks = done.iter().any(|(_, result)| matches!(result, Fate::WouldRepeat | Fate::Lost));
-        Ok(if lacks { Outcome::PartialFailure } else { Outcome::Done })
+        Ok(if lacks || !unknown.gaps.is_empty() { Outcome::PartialFailure } else { Outcome::Done })
     }
 
     /// Reads the logs. All lines must have the right MAC, as a forged one could revoke any key.
     fn read(&self, config: &Config) -> Result<Recorded, Failure> {
         let keys = ChainKeys::from_config(&config.audit, Clock::system().now()).all();
         let is_keyless = config.audit.key.is_none() && config.audit.key_retired.is_empty();
-        let mut recorded = Recorded { changes: vec![], unresolved: vec![] };
+        let mut recorded = Recorded { changes: vec![], unknown: Unknown::default() };
         for files in files::read(&self.files)?.values() {
             if is_keyless && files.iter().any(names_key) {
                 return Err(Failure::usage(NO_KEY));
@@ -101,13 +115,23 @@ impl Replay {
             let mut verifier = Verifier::new(&keys, None).with_changes();
             files.iter().for_each(|file| verifier.read(&file.name, &file.text));
             let found = verifier.finish(false);
-            if let Some(problem) = found.problems.first() {
+            if let Some(problem) = &found.changed {
                 return Err(Failure::failed(format!(
                     "nothing was done, as this log is not whole: {problem} (talos audit verify says more)"
                 )));
             }
-            recorded.changes.extend(found.changes);
-            recorded.unresolved.extend(found.unresolved);
+            if let Some(gap) = found.gaps.first()
+                && !self.despite_gaps
+                && !self.dry_run
+            {
+                return Err(Failure::failed(format!(
+                    "nothing was done, as lines of this log are missing: {gap}. Name the files that have them; if there \
+                     are none, --despite-gaps repeats what the others have, and --dry-run lists it"
+                )));
+            }
+            recorded.changes.push(found.changes);
+            recorded.unknown.unresolved.extend(found.unresolved);
+            recorded.unknown.gaps.extend(found.gaps);
         }
         Ok(recorded)
     }
@@ -116,7 +140,7 @@ impl Replay {
         &self,
         config: &Config,
         store: &Store,
-        changes: Vec<RecordedChange>,
+        changes: Vec<Vec<RecordedChange>>,
     ) -> Result<Vec<(Difference, Fate)>, Failure> {
         let lacking = find_lacking(store, changes, Clock::system().now()).await.map_err(Failure::failed)?;
         let is_needed = lacking.iter().any(Difference::is_repeatable);
@@ -194,11 +218,15 @@ fn advice(difference: &Difference) -> &'static str {
     match difference.change.kind {
         ChangeKind::Created => "the key is unknown: issue or import it again",
         ChangeKind::Updated => "the log has no values: update the key again",
+        _ if difference.is_lost => {
+            "an actor was erased since, and the log doesn't say which: suspend this one again unless it was that"
+        }
         _ => "",
     }
 }
 
-fn view(done: &[(Difference, Fate)], unresolved: &[UnresolvedCall], dry_run: bool) -> View {
+fn view(done: &[(Difference, Fate)], unknown: &Unknown, dry_run: bool) -> View {
+    let Unknown { unresolved, gaps } = unknown;
     let change = |(difference, result): &(Difference, Fate)| {
         let id = match difference.change.subject {
             Subject::Key(_) => "key_id",
@@ -222,6 +250,7 @@ fn view(done: &[(Difference, Fate)], unresolved: &[UnresolvedCall], dry_run: boo
         "lost": count(Fate::Lost),
         "changes": done.iter().map(change).collect::<Vec<_>>(),
         "unknown_outcomes": unresolved.iter().map(unknown).collect::<Vec<_>>(),
+        "gaps": gaps,
     });
     let mut rows: Vec<Vec<String>> = done
         .iter()
@@ -235,6 +264,10 @@ fn view(done: &[(Difference, Fate)], unresolved: &[UnresolvedCall], dry_run: boo
         let advice = "the process ended before it recorded the outcome: look at the key".to_owned();
         let keys = unknown.keys.join(" ");
         vec!["unknown".to_owned(), unknown.operation.clone(), keys, unknown.time.clone(), advice]
+    }));
+    rows.extend(gaps.iter().map(|gap| {
+        let nothing = String::new;
+        vec!["missing".to_owned(), "lines".to_owned(), nothing(), nothing(), gap.clone()]
     }));
     let quiet = done.iter().map(|(difference, _)| difference.change.subject.to_string()).collect();
     let table = Table::Rows(vec!["RESULT", "CHANGE", "KEY OR ACTOR", "TIME", "ADVICE"], rows);

@@ -62,7 +62,7 @@ pub(crate) const FINISH_ISSUED: Operation = Operation {
     id: "adminFinishIssuedApiKey",
     tag: Tag::ApiKeys,
     summary: "End a grace period",
-    description: "Ends a rotated key now, before its grace period does. Once that has ended, this changes nothing. A key that wasn't rotated is a 409.",
+    description: "Ends a rotated key now, before its grace period does. A key that wasn't rotated is a 409.",
     parameters: &[KEY_ID],
     body: Some(of::<EmptyBody>),
     answer: ISSUED,

@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::*;
 use crate::credential::imported_hash::KnownDigests;
 use crate::key::{
-    ActorId, AddressList, KeyId, KeyName, KeyPrefix, Metadata, Provenance, RatePolicies, Revocation,
-    RevocationReason, Scopes, SecretId, Signer, Suspensions, Visibility,
+    ActorId, AddressList, KeyId, KeyName, KeyPrefix, Metadata, Provenance, RatePolicies, Revocation, Scopes,
+    SecretId, Signer, Suspensions, Visibility,
 };
 use crate::rng::Rng;
 use crate::store::driver;
@@ -124,8 +124,7 @@ impl World {
             expires: self.maybe(Self::time).map(at),
             superseded: superseded.filter(|_| self.below(2) == 0),
             unused_grace: None,
-            revocation: self
-                .maybe(|_| Box::new(Revocation { reason: RevocationReason::Superseded, description: None })),
+            revocation: self.maybe(|_| Box::new(Revocation::SUPERSEDED)),
             suspensions: Suspensions::default(),
             provenance: Provenance::default().into(),
             last_used: self.maybe(Self::time).map(at),

@@ -106,6 +106,33 @@ async fn a_grace_period_ends_early() {
     }
 }
 
+/// A use from before the end may be recorded only later, when the operator was told of the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_a_late_use_can_put_off_is_made_final() {
+    let talos = Talos::start().await;
+    let (now, hour) = (unix_now() as i64 * 1_000_000, 3_600_000_000_i64);
+    for latest in [now + 24 * hour, now - 1_000_000] {
+        let key = talos.issue(json!({})).await;
+        let path = format!("{ISSUED}/{}", key.id);
+        talos.admin.post(&format!("{path}:rotate"), &json!({ "until_unused": "1h" })).await.expect(201);
+        let update = |columns: &str, and: &str| {
+            talos.setup.sql(&format!("UPDATE api_keys SET {columns} WHERE key_id = '{}'{and}", key.id));
+        };
+        update(&format!("superseded_at = {}, grace_limit_at = {latest}", now - 1_000_000), "");
+        let before = talos.admin.get(&path).await.expect(200).json();
+        assert_eq!(before.text("/status"), "KEY_STATUS_REVOKED");
+        let finished = talos.admin.post(&format!("{path}:finish"), &json!({})).await.expect(200).json();
+        assert_eq!(finished.text("/status"), "KEY_STATUS_REVOKED");
+        assert_ne!(finished["update_time"], before["update_time"]);
+        // As the use is recorded: only of keys that aren't revoked, and not beyond the latest end.
+        let late = format!("superseded_at = {}", now + hour);
+        update(&late, " AND revocation_reason IS NULL AND superseded_at < grace_limit_at");
+        let after = talos.admin.get(&path).await.expect(200).json();
+        assert_eq!(after.text("/status"), "KEY_STATUS_REVOKED", "{after}");
+        assert!(!passes(&talos, &key).await);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotated_key_stays_as_long_as_it_is_used() {
     let talos = Setup::new().set("TALOS_LAST_USED_FLUSH_INTERVAL", "50ms").start().await;

@@ -93,7 +93,10 @@ async fn each_operation_has_its_lines() {
     assert_eq!(outcome.text("/events/0/event"), "IssuedAPIKeyRevoked");
     assert_eq!(outcome.text("/events/0/Reason"), "REVOCATION_REASON_KEY_COMPROMISE");
     send(&talos, Call::post(&revoke).json(&body)).await.expect(204);
-    assert_eq!(last(&setup).1.get("events"), None, "nothing happened");
+    let (_, outcome) = last(&setup);
+    assert_eq!(outcome.get("events"), None, "nothing happened");
+    let confirmed = outcome.at("/confirmed/0");
+    assert_eq!((confirmed.text("/event"), confirmed.text("/APIKeyID")), ("IssuedAPIKeyRevoked", new));
 
     let body = json!({ "name": "n", "actor_id": "a", "raw_key": "legacy-key-0123456789" });
     let imported = send(&talos, Call::post(IMPORTED).json(&body)).await.expect(201).json();

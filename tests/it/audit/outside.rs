@@ -21,7 +21,7 @@ fn files(setup: &Setup) -> Vec<String> {
     names.into_iter().map(|name| format!("audit/{name}")).collect()
 }
 
-async fn verify_all(setup: &Setup) -> (bool, Value) {
+pub async fn verify_all(setup: &Setup) -> (bool, Value) {
     let files = files(setup);
     verify(setup, &files.iter().map(String::as_str).collect::<Vec<_>>()).await
 }
@@ -44,7 +44,7 @@ async fn changes(talos: &Talos, kind: &str) -> u64 {
     status.at(&format!("/audit/outside_changes/{kind}")).as_u64().must("a count")
 }
 
-async fn until_it_issues(talos: &Talos) {
+pub async fn until_it_issues(talos: &Talos) {
     until("a key is issued", async || {
         let reply = talos.admin.post(ISSUED, &json!({ "name": "n", "actor_id": "a" })).await;
         (reply.status == 201).then_some(())

@@ -13,13 +13,13 @@ use crate::rig::talos::{IMPORTED, ISSUED, Key, Setup, Talos};
 const TABLES: [&str; 5] = ["api_keys", "actors", "mutation_log", "mutation_counter", "audit_heads"];
 const ACTORS: &str = "/v2alpha1/admin/actors";
 
-fn back_up(setup: &Setup) {
+pub fn back_up(setup: &Setup) {
     for table in TABLES {
         setup.sql(&format!("CREATE TABLE backup_of_{table} AS SELECT * FROM {table}"));
     }
 }
 
-fn restore(setup: &Setup) {
+pub fn restore(setup: &Setup) {
     let tables = TABLES
         .map(|table| format!("DELETE FROM {table}; INSERT INTO {table} SELECT * FROM backup_of_{table};"));
     setup.sql(&format!("BEGIN; {} COMMIT;", tables.concat()));
@@ -95,14 +95,14 @@ async fn change(talos: &Talos, keys: &Keys) {
     talos.admin.post(&format!("{ISSUED}/{}:resume", keys.resumed.id), &json!({})).await.expect(200);
     change_actor(talos, "suspended", "suspend").await;
     change_actor(talos, "resumed", "resume").await;
-    // One that is erased is not suspended again.
+    // One that is erased is not suspended again, only listed.
     change_actor(talos, "erased", "suspend").await;
     let erase = Call::new("DELETE", &format!("{ACTORS}/erased"));
     talos.admin.send(Version::Http1, erase).await.expect(200);
     talos.issue(json!({ "name": "lost" })).await;
 }
 
-async fn replay(setup: &Setup, arguments: &[&str]) -> (i32, Value) {
+pub async fn replay(setup: &Setup, arguments: &[&str]) -> (i32, Value) {
     let command = ["audit", "replay", "audit/audit.jsonl", "--format", "json"];
     let arguments: Vec<&str> = command.iter().chain(arguments).copied().collect();
     let output = setup.run(&arguments).await;
@@ -111,7 +111,7 @@ async fn replay(setup: &Setup, arguments: &[&str]) -> (i32, Value) {
     (output.status.code().must("an exit code"), report)
 }
 
-async fn passes(talos: &Talos, key: &Key) -> bool {
+pub async fn passes(talos: &Talos, key: &Key) -> bool {
     talos.check(Check::bearer(&key.secret)).await.passes()
 }
 
@@ -124,7 +124,7 @@ fn ended(keys: &Keys) -> [&Key; 6] {
 #[track_caller]
 fn assert_lacking(status: &Value, revocations: u64, deletions: u64) {
     let lacks = status.at("/audit/database_lacks");
-    let expected = json!({ "revocations": revocations, "deletions": deletions, "keys": 3, "updates": 3 });
+    let expected = json!({ "revocations": revocations, "deletions": deletions, "keys": 3, "updates": 4 });
     assert_eq!(lacks, &expected, "{status:#}");
     let problems = status.at("/problems").to_string();
     assert!(problems.contains("the database is behind the audit log"), "{problems}");
@@ -163,12 +163,12 @@ async fn a_restored_database_is_reported_and_gets_its_revocations_back() {
     let (code, report) = replay(&setup, &["--dry-run"]).await;
     assert_eq!(
         (code, report.at("/would_repeat"), report.at("/lost")),
-        (1, &json!(9), &json!(4)),
+        (1, &json!(9), &json!(5)),
         "{report:#}"
     );
     assert!(passes(&talos, &keys.revoked).await, "nothing was done");
     let (code, report) = replay(&setup, &[]).await;
-    assert_eq!((code, report.at("/repeated"), report.at("/lost")), (1, &json!(9), &json!(4)), "{report:#}");
+    assert_eq!((code, report.at("/repeated"), report.at("/lost")), (1, &json!(9), &json!(5)), "{report:#}");
     for key in ended(&keys) {
         until("it is refused again", async || (!passes(&talos, key).await).then_some(())).await;
     }
@@ -176,8 +176,16 @@ async fn a_restored_database_is_reported_and_gets_its_revocations_back() {
     for key in [kept, imported_again, in_grace, updated, resumed, of_resumed] {
         until("it is allowed", async || passes(&talos, key).await.then_some(())).await;
     }
-    let actors = report.at("/changes").to_string();
-    assert!(actors.contains(r#""actor_id":"suspended""#) && !actors.contains("erased"), "{report:#}");
+    let of_actor = |id: &str| {
+        let changes = report.at("/changes").as_array().must("changes");
+        changes.iter().find(|change| change["actor_id"] == id).must(id).clone()
+    };
+    assert_eq!(of_actor("suspended").text("/result"), "repeated");
+    let erased = of_actor("erased");
+    assert!(
+        erased.text("/result") == "lost" && erased.text("/advice").contains("was erased since"),
+        "{erased:#}"
+    );
     let revoked = talos.admin.get(&format!("{ISSUED}/{}", keys.revoked.id)).await.expect(200).json();
     assert_eq!(revoked.text("/revocation_reason"), "REVOCATION_REASON_KEY_COMPROMISE");
     let in_grace = talos.admin.get(&format!("{ISSUED}/{}", keys.in_grace.id)).await.expect(200).json();
@@ -263,4 +271,40 @@ async fn a_key_whose_hash_was_imported_is_found_under_both_of_its_ids() {
     assert_eq!((report.at("/repeated"), report.at("/lost")), (&json!(1), &json!(0)), "{report:#}");
     let talos = setup.start().await;
     talos.check(Check::bearer(RAW_KEY)).await.denied(401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_with_missing_lines_is_repeated_only_when_that_is_asked_for() {
+    let setup = audited();
+    let talos = setup.start().await;
+    let (before, after) = (talos.issue(json!({})).await, talos.issue(json!({})).await);
+    back_up(&setup);
+    talos.revoke(&before).await;
+    let start = super::read(&setup).len();
+    talos.issue(json!({})).await;
+    let end = super::read(&setup).len();
+    talos.issue(json!({})).await;
+    talos.revoke(&after).await;
+    talos.stop().await;
+    restore(&setup);
+    let log = std::fs::read_to_string(super::file(&setup)).must("the log");
+    let is_kept = |at: usize| at < start || at >= end;
+    let left = log.lines().enumerate().filter(|(at, _)| is_kept(*at));
+    let left: String = left.map(|(_, line)| format!("{line}\n")).collect();
+    assert_ne!(left, log);
+    std::fs::write(super::file(&setup), left).must("taking lines out of the log");
+
+    let output = setup.run(&["audit", "replay", "audit/audit.jsonl"]).await;
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("nothing was done") && errors.contains("--despite-gaps"), "{errors}");
+    let gap = format!("lines {} to {} are missing", start + 1, end);
+    for (arguments, done) in [(["--dry-run"], "/would_repeat"), (["--despite-gaps"], "/repeated")] {
+        let (code, report) = replay(&setup, &arguments).await;
+        assert_eq!((code, report.at(done)), (1, &json!(2)), "{report:#}");
+        assert!(report.text("/gaps/0").contains(&gap), "{report:#}");
+    }
+    let talos = setup.start().await;
+    assert!(!passes(&talos, &before).await && !passes(&talos, &after).await);
+    talos.stop().await;
 }
