@@ -14,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use crate::abi;
 use crate::accelerator::Accelerator;
 use crate::clock::{BootTime, Clock};
+use crate::entry::Entry;
 use crate::guard::{PANICS, PAUSE};
 use crate::now_micros;
 use crate::session::{MAX_SENT_BYTES, ProtocolError, Session};
@@ -80,9 +81,11 @@ pub(crate) fn run(accelerator: &Arc<Accelerator>) {
 
 async fn serve(accelerator: &Accelerator) {
     let mut backoff = MIN_BACKOFF;
+    // Used before the last stream ended, and not reported yet.
+    let mut used = vec![];
     loop {
         let mut has_begun = false;
-        let ended = stream(accelerator, &mut has_begun).await;
+        let ended = stream(accelerator, &mut has_begun, &mut used).await;
         let old = accelerator.set_state(None);
         if accelerator.is_over() {
             sleep(MIN_BACKOFF).await;
@@ -98,7 +101,10 @@ async fn serve(accelerator: &Accelerator) {
             }
         }
         sleep(backoff + jitter(backoff)).await;
-        drop(old);
+        // By now no thread of Envoy's looks at it.
+        if let Some(old) = old {
+            used = old.take_used();
+        }
         backoff = (backoff * 2).min(MAX_BACKOFF);
     }
 }
@@ -109,8 +115,12 @@ fn jitter(wait: Duration) -> Duration {
     wait.mul_f64(0.25 * digits as f64 / 1_000.0)
 }
 
-/// Runs one stream until it ends.
-async fn stream(accelerator: &Accelerator, has_begun: &mut bool) -> Result<(), StreamError> {
+/// Runs one stream until it ends. It reports what was used before, once it has begun.
+async fn stream(
+    accelerator: &Accelerator,
+    has_begun: &mut bool,
+    used: &mut Vec<Arc<Entry>>,
+) -> Result<(), StreamError> {
     let connected = timeout(CONNECT_TIMEOUT, async {
         let socket = UnixStream::connect(accelerator.socket()).await?;
         Ok::<_, StreamError>(h2::client::handshake(socket).await?)
@@ -131,7 +141,7 @@ async fn stream(accelerator: &Accelerator, has_begun: &mut bool) -> Result<(), S
     send(&mut sender, &Session::hello(envoy))?;
     let response = timeout(CONNECT_TIMEOUT, response).await.map_err(|_| StreamError::TimedOut)??;
     check_head(&response)?;
-    exchange(accelerator, has_begun, response.into_body(), sender).await
+    exchange(accelerator, has_begun, used, response.into_body(), sender).await
 }
 
 fn check_head<T>(response: &http::Response<T>) -> Result<(), StreamError> {
@@ -147,6 +157,7 @@ fn check_head<T>(response: &http::Response<T>) -> Result<(), StreamError> {
 async fn exchange(
     accelerator: &Accelerator,
     has_begun: &mut bool,
+    used: &mut Vec<Arc<Entry>>,
     mut body: h2::RecvStream,
     mut sender: h2::SendStream<Bytes>,
 ) -> Result<(), StreamError> {
@@ -166,6 +177,7 @@ async fn exchange(
                     session.receive(message)?;
                     if !*has_begun && let Some(state) = session.state() {
                         *has_begun = true;
+                        state.add_used(std::mem::take(used));
                         drop(accelerator.set_state(Some(Arc::clone(state))));
                         accelerator.note("the stream to the server is open".to_owned());
                     }

@@ -47,7 +47,10 @@ impl Routes {
         // One copy for all that were added since, not one for each of a thousand routes. Another
         // thread may find none meanwhile, and leaves its request to ext_authz.
         if handle != 0 && !copy.contains_key(&handle) && self.is_behind.swap(false, Ordering::AcqRel) {
-            self.copy.store(Arc::new(self.current.lock().clone()));
+            // Stored under the lock, so that no older copy takes the place of a newer one.
+            let current = self.current.lock();
+            self.copy.store(Arc::new(current.clone()));
+            drop(current);
             copy = self.copy.load();
         }
         action(copy.get(&handle).map(Arc::as_ref))
@@ -77,6 +80,28 @@ mod tests {
         assert_eq!((found(third), found(no)), (Some(true), Some(false)));
         if third != yes {
             assert_eq!(found(yes), None);
+        }
+    }
+
+    #[test]
+    fn what_several_threads_add_is_found_by_all() {
+        let add_and_find = |routes: &Routes| {
+            let handle = routes.add(RouteSettings::parse(br#"{"accelerate": true}"#).unwrap());
+            // Another thread may be copying: then it may find none for now.
+            routes.with(handle, |_| ());
+            handle
+        };
+        for _ in 0..50 {
+            let routes = Routes::default();
+            let handles: Vec<usize> = std::thread::scope(|scope| {
+                let add = || (0..20).map(|_| add_and_find(&routes)).collect::<Vec<_>>();
+                let threads = [scope.spawn(add), scope.spawn(add), scope.spawn(add), scope.spawn(add)];
+                threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+            });
+            assert_eq!(handles.len(), 80);
+            for handle in handles {
+                assert!(routes.with(handle, |found| found.is_some()));
+            }
         }
     }
 }

@@ -286,6 +286,11 @@ impl State {
         }
     }
 
+    /// Adds entries of an older stream, which were used and aren't reported.
+    pub(crate) fn add_used(&self, entries: Vec<Arc<Entry>>) {
+        self.used.lock().extend(entries);
+    }
+
     /// Returns the entries that were used since the last call.
     pub(crate) fn take_used(&self) -> Vec<Arc<Entry>> {
         std::mem::take(&mut self.used.lock())

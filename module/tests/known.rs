@@ -104,6 +104,32 @@ fn what_is_redirected_within_envoy_is_checked_again() {
 }
 
 #[test]
+fn what_was_used_before_the_end_of_a_stream_is_reported_on_the_next_one() {
+    let upstream = echo();
+    for (version, program) in envoys().into_iter().filter(|(version, _)| !version.starts_with("1.37")) {
+        let server = Server::start();
+        server.know("good", entry());
+        let envoy = start(&program, &server, upstream);
+        let passes = || envoy.send(1, "/a", "x-api-key: good\r\n").0 == 200;
+        until("the key is known", passes);
+        let reported = || server.with(|script| script.uses.iter().map(|one| one.count).sum::<u64>());
+        until("its use is reported", || reported() == 1);
+        // The next report is a second away.
+        assert!(passes() && passes(), "{version}");
+        server.with(|script| script.is_closed = true);
+        let mut used = 3;
+        until("nothing is known any more", || {
+            let has_passed = passes();
+            used += u64::from(has_passed);
+            !has_passed
+        });
+        server.with(|script| script.is_closed = false);
+        until("all uses are reported", || reported() >= used);
+        assert_eq!(reported(), used, "{version}");
+    }
+}
+
+#[test]
 fn a_revoked_key_passes_no_longer() {
     let upstream = echo();
     for (version, program) in envoys().into_iter().filter(|(version, _)| !version.starts_with("1.37")) {

@@ -40,8 +40,9 @@ const NO_MAX_AGE: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Serves a connection to its end, and returns why it was closed early, if it was.
 ///
-/// After `age` the client is asked to open another one. `peer_uid` is the user id of its process,
-/// on a Unix socket.
+/// After `age` the client is asked to open another one, once the connection serves no module:
+/// nothing but a fault ends such a stream, so it couldn't end gracefully. `peer_uid` is the user id
+/// of the client's process, on a Unix socket.
 pub async fn serve<S>(
     server: Rc<Server>,
     stream: S,
@@ -67,9 +68,12 @@ where
     };
     let mut stopped = pin!(stop.cancelled());
     let mut aged = pin!(sleep(age.unwrap_or(NO_MAX_AGE)));
+    let mut is_old = false;
     let serving = poll_fn(|context| {
         let stopped = stopped.as_mut().poll(context).is_ready();
-        match stopped || aged.as_mut().poll(context).is_ready() {
+        // A future that was ready isn't polled again.
+        is_old = is_old || aged.as_mut().poll(context).is_ready();
+        match stopped || (is_old && !connection.dispatcher.serves_module()) {
             true => Poll::Ready(None),
             false => connection.poll(context).map(Some),
         }

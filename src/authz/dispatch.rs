@@ -47,6 +47,8 @@ pub(super) struct Dispatcher {
     account: Rc<MemoryAccount>,
     /// Cloned by each stream of the fallback service, which counts them.
     fallback_streams: Rc<()>,
+    /// Cloned by each stream to a module, which counts them.
+    module_streams: Rc<()>,
     /// User id of the peer's process; only on a Unix socket.
     peer_uid: Option<u32>,
 }
@@ -55,7 +57,13 @@ impl Dispatcher {
     /// Makes the dispatcher of a connection that has no stream yet.
     pub(super) fn new(server: Rc<Server>, session: Rc<SharedSession>, peer_uid: Option<u32>) -> Self {
         let account = Rc::new(MemoryAccount::new(Arc::clone(&server.memory)));
-        Self { server, session, account, fallback_streams: Rc::default(), peer_uid }
+        let (fallback_streams, module_streams) = (Rc::default(), Rc::default());
+        Self { server, session, account, fallback_streams, module_streams, peer_uid }
+    }
+
+    /// Returns whether a stream to a module is open.
+    pub(super) fn serves_module(&self) -> bool {
+        Rc::strong_count(&self.module_streams) > 1
     }
 
     /// Returns the memory account of the connection.
@@ -113,7 +121,7 @@ impl Dispatcher {
         Ok(StreamState::Fallback {
             body: (!incoming.end_stream()).then_some(body),
             _permit: permit,
-            _counted: Rc::default(),
+            _counted: Rc::clone(&self.module_streams),
             _task: AbortOnDropHandle::new(tokio::task::spawn_local(serving)),
         })
     }

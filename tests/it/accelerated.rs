@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::rig::envoy::{Envoy, Launch};
 use crate::rig::http::{BOTH, Call, Version};
-use crate::rig::support::{Must, until};
-use crate::rig::talos::{Key, Setup, Talos};
+use crate::rig::support::{Must, claims, unix_now, until};
+use crate::rig::talos::{IMPORTED, Key, Setup, Talos};
 use crate::rig::upstream::{Received, Upstream};
 
 const ACCELERATED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/envoy/accelerated.yaml");
@@ -238,4 +238,60 @@ async fn a_revoked_key_is_refused_through_it_within_the_bound() {
         assert_eq!(pair.send(&pair.fast, Version::Http1, call.clone()).await.0, 401);
     }
     assert_eq!(pair.hits().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_key_in_two_networks_is_two_keys() {
+    needs!(Envoy);
+    let networks = [
+        ("a.example", "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"),
+        ("b.example", "bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb"),
+    ];
+    let named = networks.map(|(host, id)| json!({ "hostname": host, "id": id }));
+    let setup = Setup::new()
+        .set("TALOS_MULTITENANCY_ENABLED", "true")
+        .set("TALOS_MULTITENANCY_NETWORKS", &json!(named).to_string());
+    let pair = Pair::start(setup).await;
+    let key = "a-key-of-both-networks";
+    for (host, _) in networks {
+        let body = json!({ "name": "a key", "actor_id": host, "raw_key": key });
+        let import = Call::post(IMPORTED).json(&body).header("host", host);
+        pair.talos.admin.send(Version::Http1, import).await.expect(201);
+    }
+    let call = |host: &str| Call::get("/a").api_key(key).header("host", host);
+    for (host, _) in networks {
+        pair.warm(&call(host)).await;
+    }
+    for (host, id) in networks {
+        pair.both(Version::Http1, &call(host)).await;
+        let before = pair.hits().await;
+        let (status, received) = pair.send(&pair.fast, Version::Http1, call(host)).await;
+        let received = received.must("a request");
+        let identity = ["x-talos-network-id", "x-talos-actor-id"].map(|name| received.header(name));
+        assert_eq!((status, identity), (200, [Some(id), Some(host)]));
+        assert_eq!(pair.hits().await, before + 1);
+    }
+    let before = pair.hits().await;
+    assert_eq!(pair.alike(Version::Http1, &call("c.example")).await, 404);
+    assert_eq!(pair.hits().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_reach_upstream_with_time_left() {
+    needs!(Envoy);
+    let pair = Pair::start(Setup::new().set("TALOS_AUTHZ_TOKEN_TTL", "8s")).await;
+    let key = pair.talos.issue(json!({})).await;
+    let call = calls(&key, "/a")[1].clone();
+    pair.warm(&call).await;
+    let sent = async || {
+        let (status, received) = pair.send(&pair.fast, Version::Http1, call.clone()).await;
+        assert_eq!(status, 200);
+        let token = claims(received.must("a request").token());
+        token["exp"].as_f64().must("an expiry")
+    };
+    let expires = sent().await;
+    // The key isn't used meanwhile, so the module has nothing newer.
+    until("the token is almost over", async || (unix_now() > expires - 1.0).then_some(())).await;
+    let left = sent().await - unix_now();
+    assert!(left > 1.5, "the token is valid for {left} s");
 }

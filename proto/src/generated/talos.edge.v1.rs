@@ -313,7 +313,7 @@ pub struct Entry {
     #[prost(int64, optional, tag = "10")]
     pub refresh_at_micros: ::core::option::Option<i64>,
     /// Wall time from which on the entry must not be used: the earliest end of the row's own soft expiry, key, proof and
-    /// token.
+    /// token. That of a token is halfway from refresh_at to its expiry, so that none reaches upstream with no time left.
     #[prost(int64, tag = "11")]
     pub expires_micros: i64,
     /// Wall time from which on the key itself is refused; unset: it has no end.

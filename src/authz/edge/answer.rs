@@ -85,7 +85,8 @@ impl AuthorizationService {
         }
         let ready = self.ready_answer(settings, &policy, (&entry, now));
         let ready = ready.map_err(|_| NoEntryReason::NoEntryCheckOnly)?;
-        let ends = (ready.refresh_at(), ready.expires());
+        let refresh_at = ready.refresh_at();
+        let times = (refresh_at, last_use_of_token(refresh_at, ready.expires()));
         // The module sets the time until which it counts by its own lease.
         let answer = CheckAnswer::of_kept(ready, now, &Extras::default());
         let response = CheckResponse::decode(answer.into_bytes());
@@ -93,7 +94,7 @@ impl AuthorizationService {
         if !is_of_requests(&response) {
             return Err(NoEntryReason::NoEntryCheckOnly);
         }
-        Ok(entry_of(ask, generation.number, &policy, &entry, ends, response))
+        Ok(entry_of(ask, generation.number, &policy, &entry, times, response))
     }
 }
 
@@ -132,12 +133,26 @@ fn policy_of(settings: &Settings, ask: &Ask) -> Result<Policy, NoEntryReason> {
     Ok(policy)
 }
 
+/// Returns the time until which a module may send a token: halfway from its renewal to its end.
+///
+/// A Check renews a token for the very request that finds it due. A module goes on with the old one
+/// until its question is answered, and a request that comes after a long pause asks too late: by
+/// its end alone, a token could reach upstream with no time left.
+fn last_use_of_token(refresh_at: Option<Timestamp>, expires: Option<Timestamp>) -> Option<Timestamp> {
+    let end = expires?;
+    let halfway = refresh_at.map(|at| {
+        let left = end.as_micros().saturating_sub(at.as_micros());
+        Timestamp::from_micros(at.as_micros().saturating_add(left / 2))
+    });
+    Some(halfway.unwrap_or(end).min(end))
+}
+
 fn entry_of(
     ask: &Ask,
     generation: u64,
     policy: &Policy,
     entry: &Arc<Entry>,
-    (refresh_at, token_expires): (Option<Timestamp>, Option<Timestamp>),
+    (refresh_at, token_end): (Option<Timestamp>, Option<Timestamp>),
     response: CheckResponse,
 ) -> edge::Entry {
     let ok = response.ok_response.unwrap_or_default();
@@ -145,7 +160,7 @@ fn entry_of(
     let mut metadata = response.dynamic_metadata.unwrap_or_default();
     metadata.fields.remove(FRESH_UNTIL);
     let (stamp, [key_slot, actor_slot]) = Freshness::position(entry.slot, entry.stamp);
-    let ends = [entry.end(), token_expires].into_iter().flatten();
+    let ends = [entry.end(), token_end].into_iter().flatten();
     let key = &entry.key;
     edge::Entry {
         id: ask.id,
@@ -167,5 +182,26 @@ fn entry_of(
             route: policy.name.as_str().to_owned(),
             index: ask.index.clone(),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_sent_for_three_quarters_of_their_time() {
+        let time = |seconds: Option<i64>| seconds.map(Timestamp::from_secs);
+        for (refresh_at, expires, expected) in [
+            (Some(150), Some(300), Some(225)),
+            (Some(300), Some(300), Some(300)),
+            (Some(400), Some(300), Some(300)),
+            (None, Some(300), Some(300)),
+            (Some(150), None, None),
+            (None, None, None),
+        ] {
+            let found = last_use_of_token(time(refresh_at), time(expires));
+            assert_eq!(found, time(expected), "{refresh_at:?} {expires:?}");
+        }
     }
 }

@@ -8,8 +8,8 @@ use crate::cache::freshness::LineageEnded;
 /// Reason for which a stream ends.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Ended {
-    /// The module has ended it.
-    #[error("the module closed it")]
+    /// The module has ended it, or its process is gone.
+    #[error("the module closed it, or is gone")]
     Closed,
     /// The process stops.
     #[error("the server stops")]

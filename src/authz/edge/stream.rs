@@ -40,12 +40,29 @@ struct Stream {
     ticks: Ticks,
 }
 
-/// Counts an open stream until it is dropped.
-struct Open(Arc<Metrics>);
+/// Counts an open stream until it is dropped, and then its end.
+///
+/// A stream that the module resets, or whose connection is gone, is dropped wherever it waits.
+struct Open {
+    metrics: Arc<Metrics>,
+    /// Reason for the end, as far as is known now.
+    ended: Ended,
+}
+
+impl Open {
+    /// Counts a stream, which the module closes unless another reason is set.
+    fn new(metrics: Arc<Metrics>) -> Self {
+        metrics.edge.streams.inc();
+        Self { metrics, ended: Ended::Closed }
+    }
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.edge.streams.dec();
+        let ended = &self.ended;
+        self.metrics.edge.streams.dec();
+        self.metrics.edge.ended(ended.label());
+        tracing::info!(reason = ended.label(), %ended, "the stream to a module in Envoy has ended");
     }
 }
 
@@ -58,9 +75,7 @@ impl Admitted {
         stop: CancellationToken,
     ) {
         let Self { authorization, permit } = self;
-        let metrics = Arc::clone(&authorization.metrics);
-        metrics.edge.streams.inc();
-        let open = Open(Arc::clone(&metrics));
+        let mut open = Open::new(Arc::clone(&authorization.metrics));
         let mut stream = Stream {
             generation: Generation::first(&authorization.service),
             follower: Some(authorization.service.freshness.follower()),
@@ -69,9 +84,8 @@ impl Admitted {
             ticks: Ticks::new(Instant::now()),
         };
         let Err(ended) = stream.run(Input::new(body), stop).await;
-        metrics.edge.ended(ended.label());
-        tracing::info!(reason = ended.label(), %ended, "the stream to a module in Envoy has ended");
-        stream.output.end(&ended.status());
+        open.ended = ended;
+        stream.output.end(&open.ended.status());
         drop((open, permit));
     }
 }

@@ -1,12 +1,13 @@
 //! Findings about the accelerator, a dynamic module before the check.
 
 use super::routes::{per_route_config, per_route_settings};
-use crate::doctor::accelerator::{CONDITION, is_accelerator, is_its_condition};
+use crate::doctor::accelerator::{CONDITION, filters_between, is_accelerator, is_its_condition};
 use crate::doctor::connection_manager::ConnectionManager;
 use crate::doctor::findings::{Findings, Severity};
 use crate::doctor::http_filter::{ExtAuthz, HttpFilter};
 use crate::doctor::node::{Node, to_yaml};
 use crate::doctor::route_target::RouteTarget;
+use crate::doctor::tree::{Data, Tree};
 
 /// Prefix of the context extensions that are for Talos.
 const PREFIX: &str = "talos.";
@@ -31,11 +32,34 @@ pub(crate) fn examine(manager: &ConnectionManager<'_>, findings: &mut Findings) 
             continue;
         }
         check_condition(check, findings);
-        check_policies(manager, check, findings);
+        check_policies(manager, module, check, findings);
     }
+    check_between(manager, module, findings);
     check_opt_in(manager, module, findings);
     check_settings(manager, module, findings);
     check_unchecked(manager, module, findings);
+}
+
+/// Checks that nothing changes a request between the accelerator's decision and the check.
+fn check_between(manager: &ConnectionManager<'_>, module: &HttpFilter<'_>, findings: &mut Findings) {
+    let Some(check) = manager.checks.iter().min_by_key(|check| check.index) else { return };
+    // CORS answers preflights, which have no key, and changes no request.
+    for filter in filters_between(&manager.filters, check.index).filter(|filter| filter.kind != Some("Cors"))
+    {
+        findings.add(
+            "accelerator-order",
+            if filter.disabled { Severity::Warning } else { Severity::Error },
+            &filter.node,
+            "the filter runs after the accelerator's decision and before the check: what it changes in a request that the \
+             accelerator lets pass, such as its route or x-talos-* headers, nothing checks any more",
+            format!(
+                "http_filters: # in this order\n  - name: {}\n  - name: {}\n  - name: {}",
+                to_yaml(filter.name),
+                to_yaml(module.name),
+                to_yaml(check.name)
+            ),
+        );
+    }
 }
 
 /// Checks that the check is skipped for what the accelerator let pass, and only for that.
@@ -66,9 +90,17 @@ fn check_condition(check: &ExtAuthz<'_>, findings: &mut Findings) {
     }
 }
 
-/// Checks that no policy stands where the accelerator can't see it.
-fn check_policies(manager: &ConnectionManager<'_>, check: &ExtAuthz<'_>, findings: &mut Findings) {
-    for settings in manager.targets.iter().flat_map(|target| per_route_settings(target, check.name)) {
+/// Checks that no policy stands where the accelerator can't see it, on a route that it serves.
+fn check_policies(
+    manager: &ConnectionManager<'_>,
+    module: &HttpFilter<'_>,
+    check: &ExtAuthz<'_>,
+    findings: &mut Findings,
+) {
+    let is_served =
+        |target: &&RouteTarget<'_>| has_opted_in(target, module.name) && !target.disables(module.name);
+    let targets = manager.targets.iter().filter(is_served);
+    for settings in targets.flat_map(|target| per_route_settings(target, check.name)) {
         let extensions = settings.get("context_extensions");
         let has_policy = extensions.entries().any(|(key, _)| key.starts_with(PREFIX));
         if has_policy {
@@ -136,9 +168,28 @@ fn check_settings(manager: &ConnectionManager<'_>, module: &HttpFilter<'_>, find
 fn route_json<'a>(target: &RouteTarget<'a>, module: &str) -> Option<(Node<'a>, serde_json::Value)> {
     let mut levels = target.levels.iter();
     let level = levels.find(|level| !level.get("typed_per_filter_config").entry(module).is_absent())?;
-    let (_, config) = per_route_config(level, module).get("filter_config").unwrap_typed();
-    let json = serde_json::from_str(config.get("value").raw_text().unwrap_or_default()).ok()?;
+    let (kind, config) = per_route_config(level, module).get("filter_config").unwrap_typed();
+    let value = config.get("value");
+    let json = match kind {
+        // Valid for routes from Envoy 1.39 on.
+        Some("Struct") => to_json(value.tree),
+        _ => serde_json::from_str(value.raw_text().unwrap_or_default()).ok()?,
+    };
     Some((config, json))
+}
+
+/// Returns a value of a `google.protobuf.Struct` as JSON.
+fn to_json(tree: &Tree<'_>) -> serde_json::Value {
+    match &tree.data {
+        Data::Null => serde_json::Value::Null,
+        Data::List(items) => items.iter().map(to_json).collect(),
+        Data::Map(entries) => entries.iter().map(|(key, value)| (key.to_string(), to_json(value))).collect(),
+        Data::Plain(_) | Data::Quoted(_) | Data::Block(_) => match (tree.text(), tree.boolean()) {
+            (Some(text), _) => text.into(),
+            (None, Some(boolean)) => boolean.into(),
+            (None, None) => tree.number().into(),
+        },
+    }
 }
 
 /// Returns true if a route has opted in.

@@ -6,7 +6,7 @@
 
 use super::cluster::takes_trailers;
 use crate::config::{Authz, ClientAddress};
-use crate::doctor::accelerator::is_accelerator;
+use crate::doctor::accelerator::{filters_between, is_accelerator};
 use crate::doctor::connection_manager::ConnectionManager;
 use crate::doctor::dump::{Dump, is_loopback};
 use crate::doctor::findings::{Findings, Severity};
@@ -210,6 +210,11 @@ fn check_order(manager: &ConnectionManager<'_>, findings: &mut Findings) {
     for filter in manager.filters.iter().take(first.index).filter(|filter| !is_accelerator(filter)) {
         check_filter_before(manager, filter, first.name, findings);
     }
+    let module = manager.filters.iter().find(|filter| is_accelerator(filter));
+    let module = module.map_or(first.name, |module| module.name);
+    for filter in filters_between(&manager.filters, first.index) {
+        check_identity(filter, "accelerator's decision", module, findings);
+    }
     for filter in manager.filters.iter().skip(first.index + 1) {
         check_filter_after(filter, first.name, findings);
     }
@@ -298,13 +303,21 @@ fn check_filter_after(filter: &HttpFilter<'_>, check: &str, findings: &mut Findi
             order(filter.name, check),
         );
     }
+    check_identity(filter, "check", check, findings);
+}
+
+/// Checks that a filter that runs after a decision leaves the identity headers alone. The decision
+/// is that of the filter `decides`.
+fn check_identity(filter: &HttpFilter<'_>, decision: &str, decides: &str, findings: &mut Findings) {
     let mutations = filter.mutations();
     if let Some(key) = headers::find_identity_override(&mutations) {
         findings.add(
             "identity-overwritten",
             Severity::Error,
             &key,
-            "the header is set after the check: upstream trusts this value, alone or beside that of Talos",
+            format!(
+                "the header is set after the {decision}: upstream trusts this value, alone or beside that of Talos"
+            ),
             "request_mutations: [] # use a header name that doesn't begin with x-talos-",
         );
     }
@@ -314,7 +327,7 @@ fn check_filter_after(filter: &HttpFilter<'_>, check: &str, findings: &mut Findi
             Severity::Warning,
             &filter.config,
             "the filter removes the identity headers that Talos has set",
-            order(filter.name, check),
+            order(filter.name, decides),
         );
     }
     let is_code = filter.kind.is_some_and(|kind| PROGRAMMABLE_FILTERS.contains(&kind));
@@ -325,7 +338,9 @@ fn check_filter_after(filter: &HttpFilter<'_>, check: &str, findings: &mut Findi
             "identity-overwritten",
             Severity::Warning,
             &filter.config,
-            "the filter uses x-talos-* headers and runs after the check: upstream trusts what it writes there",
+            format!(
+                "the filter uses x-talos-* headers and runs after the {decision}: upstream trusts what it writes there"
+            ),
             "# read x-talos-* headers, but write only headers with other names",
         );
     }

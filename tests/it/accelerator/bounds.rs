@@ -3,6 +3,7 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use talos_proto::edge::from_module::Message as FromModule;
 use talos_proto::edge::{ModuleHello, Tick, Use, Used};
@@ -25,8 +26,31 @@ async fn four_modules_are_served_and_no_more() {
     let refused = server.try_module(HELLO).await.err().must("refused");
     assert_eq!(refused.code, RESOURCE_EXHAUSTED, "{refused}");
     assert!(server.talos.metric("talos_edge_streams").await == 4.0);
+    let closed = "talos_edge_streams_ended_total{reason=\"closed\"}";
+    assert!(server.talos.metric(closed).await == 0.0);
     modules.pop();
     until("another one is served", async || server.try_module(HELLO).await.ok()).await;
+    until("the end is counted", async || (server.talos.metric(closed).await >= 1.0).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_ends_by_its_age_only_once_it_serves_no_module() {
+    let server = Server::start(setup().set("TALOS_SERVE_AUTHZ_MAX_CONNECTION_AGE", "1s")).await;
+    let grpc = server.grpc().await;
+    let mut module = Module::open(&grpc).await.must("a stream");
+    module.send(FromModule::Hello(HELLO));
+    for greeting in ["a Hello", "settings"] {
+        module.next().await.must(greeting);
+    }
+    // Longer than the age and the 10 s that streams have to end once it is reached.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(15) {
+        module.tick().await;
+    }
+    drop(module);
+    until("the connection ends", async || grpc.health("").await.err()).await;
+    let streams = async || server.talos.metric("talos_edge_streams").await;
+    until("its stream is over", async || (streams().await == 0.0).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
