@@ -52,7 +52,11 @@ def bill_of_materials():
     registry = Registry().with_resources((one["$id"], Resource.from_contents(one)) for one in schemas.values() if "$id" in one)
     problems = [error.message for error in jsonschema.Draft7Validator(schema, registry=registry).iter_errors(bill)]
     names = {one["name"] for one in bill["components"]}
-    for name in ("rustls", "aws-lc-sys", "talos-proto", "tokio"):
+    scripts = json.loads((REPO / "console" / "packages.json").read_text())
+    listed = {file for one in scripts for file in one["files"].values()}
+    if listed != {path.name for path in (REPO / "console" / "web" / "vendor").iterdir()}:
+        problems.append("console/packages.json lists other files than console/web/vendor has")
+    for name in ("rustls", "aws-lc-sys", "talos-proto", "tokio", *(one["name"] for one in scripts)):
         if name not in names:
             problems.append(f"the bill is missing {name}")
     for name in names & {"proptest", "loom", "rcgen", "ring"}:

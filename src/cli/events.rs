@@ -18,7 +18,7 @@ use crate::escape::visible;
 
 const EXAMPLES: &str = "\
 EXAMPLES:
-  talos events tail --since 1h --no-follow
+  talos events tail --since 30m --no-follow
   talos events tail --after oldest --no-follow --format json
   talos events tail --type talos.key.revoked,talos.actor.suspended --after oldest --no-follow";
 
@@ -60,7 +60,8 @@ struct Tail {
     /// Begin after this place: the id of an event, the number of an epoch, or oldest [default: now]
     #[arg(long, value_name = "PLACE", conflicts_with = "since")]
     after: Option<String>,
-    /// Begin with this time: a duration back from now (1h), a time (2026-12-07T08:00:00Z) or a date
+    /// Begin with this time: a duration back from now (30m), a time (2026-12-07T08:00:00Z) or a
+    /// date
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Timestamp>,
     /// Only events of these types, such as talos.key.revoked, separated by commas
@@ -94,7 +95,7 @@ fn since(text: &str) -> Result<Timestamp, &'static str> {
     let date = || (text.len() == 10).then(|| Timestamp::from_rfc3339(&format!("{text}T00:00:00Z"))).flatten();
     ago.or_else(|| Timestamp::from_rfc3339(text))
         .or_else(date)
-        .ok_or("must be a duration (1h), a time (2026-12-07T08:00:00Z) or a date (2026-12-07)")
+        .ok_or("must be a duration (30m), a time (2026-12-07T08:00:00Z) or a date (2026-12-07)")
 }
 
 impl Events {
@@ -127,7 +128,7 @@ impl Tail {
                     pause = (pause * 2).min(MAX_PAUSE);
                     continue;
                 }
-                Err(error) => return Err(explained(error)),
+                Err(error) => return Err(self.explained(error, client).await),
             };
             if !is_connected && self.format == Form::Table && !print(&heading())? {
                 return Ok(Outcome::Done);
@@ -164,6 +165,22 @@ impl Tail {
         }
     }
 
+    /// Adds what to do to the error of a log that doesn't go on.
+    async fn explained(&self, error: ClientError, client: &Client) -> Failure {
+        if !matches!(error, ClientError::Api { status: 410, .. }) {
+            return error.into();
+        }
+        let oldest = match self.since {
+            Some(_) => oldest(client).await,
+            None => None,
+        };
+        let from = oldest.map(|time| format!(", from {time} on")).unwrap_or_default();
+        Failure::failed(format!(
+            "{error}\nRead the keys anew (talos keys issued list, talos keys imported list), and follow from now: \
+             talos events tail\nOr see what is still kept{from}: talos events tail --after oldest"
+        ))
+    }
+
     fn line(&self, event: &Value) -> String {
         match self.format {
             Form::Json => format!("{event}\n"),
@@ -191,15 +208,11 @@ fn is_passing(error: &ClientError) -> bool {
     }
 }
 
-/// Adds what to do to the error of a log that doesn't go on.
-fn explained(error: ClientError) -> Failure {
-    match &error {
-        ClientError::Api { status: 410, .. } => Failure::failed(format!(
-            "{error}\nRead the keys anew (talos keys issued list, talos keys imported list), and follow from now: \
-             talos events tail\nOr see what is still kept: talos events tail --after oldest"
-        )),
-        _ => error.into(),
-    }
+/// Returns the time of the oldest event that is kept, if there is one.
+async fn oldest(client: &Client) -> Option<String> {
+    let request = Request::get(EVENTS).query("after", "oldest").query("page_size", "1");
+    let page = client.send(request).await.ok()?.value;
+    Some(visible(page["events"][0]["time"].as_str()?).into_owned())
 }
 
 fn heading() -> String {

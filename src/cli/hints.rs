@@ -17,7 +17,7 @@ pub(super) fn of_connection(problem: &str, is_socket: bool, may_lack_certificate
         ": name the server in --endpoint as its certificate does"
     } else if has("Expired") {
         ": the server's certificate has expired; renew it there"
-    } else if OTHER_PROTOCOL.into_iter().any(has) {
+    } else if !may_lack_certificate && OTHER_PROTOCOL.into_iter().any(has) {
         ": if the server speaks TLS, its URL begins with https://; the authz plane (port 4423) is for Envoy alone"
     } else if has("corrupt message") {
         ": if the server doesn't speak TLS, its URL begins with http://"
@@ -93,6 +93,8 @@ mod tests {
         ] {
             assert!(of_connection(problem, is_socket, false).contains(cure), "{problem}");
         }
+        // The server may hang up before the request is sent.
+        assert!(of_connection("connection was not ready", false, true).contains("--client-cert"));
         assert!(of_foreign_answer(400, "sent an HTTP request to an HTTPS server").contains("https://"));
         assert!(
             of_foreign_answer(502, "").contains("talos serve")

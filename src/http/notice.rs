@@ -21,7 +21,7 @@ const ACTOR_NOT_ENABLED: &str =
     "rate_limit.enabled is false: the limits of this actor are stored and reported, not enforced";
 
 /// Returns a header `Warning` (RFC 7234): 299, a lasting one without a code of its own.
-pub(super) fn to_header(text: impl Display) -> String {
+fn to_header(text: impl Display) -> String {
     format!("299 talos \"{text}\"")
 }
 
@@ -31,7 +31,7 @@ fn add(response: &mut Response, header: String) {
 }
 
 /// Returns the header for a policy in a unit that is not enforced, `None` for others.
-pub(super) fn not_enforced(policy: RatePolicy) -> Option<String> {
+fn not_enforced(policy: RatePolicy) -> Option<String> {
     (!policy.unit.is_enforced()).then(|| {
         let unit = policy.unit.name();
         to_header(format_args!("rate_limit_policy.unit: {unit} is stored and reported, not enforced"))
@@ -77,6 +77,28 @@ pub(super) fn with_notice<'a>(
         add(&mut response, header);
     }
     response
+}
+
+/// Adds warnings to the response to a verification if limits of the keys are not enforced, each
+/// text once.
+pub(super) fn add_limit_warnings<'a>(
+    response: &mut Response,
+    settings: &Settings,
+    keys: impl Iterator<Item = &'a Key>,
+) {
+    let mut headers: Vec<String> = vec![];
+    for key in keys {
+        let unit = key.rate_policy.and_then(not_enforced);
+        let idle = limit_warning(settings, key).map(to_header);
+        for header in unit.into_iter().chain(idle) {
+            if !headers.contains(&header) {
+                headers.push(header);
+            }
+        }
+    }
+    for header in headers {
+        add(response, header);
+    }
 }
 
 /// Returns the warnings that are shown with an actor.

@@ -1,6 +1,9 @@
 """Changes that meet others: two people edit a key, a bulk is stopped, an answer gets lost."""
 
+import os
 import re
+import shlex
+import subprocess
 import uuid
 
 from browser import ConsolePage, wait_until_seen, wait_until_true
@@ -40,6 +43,9 @@ def an_edit_keeps_the_unit_and_the_end(stack, browser, seeded):
         console.open(f"keys/issued/{key['key_id']}")
         page.get_by_role("button", name="Edit").click()
         dialog.get_by_label("Limit of content-bytes").fill("2000")
+        dialog.locator("pre", has_text="2000").wait_for(state="attached")
+        command = dialog.locator("pre").text_content()
+        assert command.startswith("curl") and "content-bytes" in command, f"the command line knows no units: {command}"
         end = dialog.get_by_label("Last day (UTC)")
         day = end.input_value()
         end.fill("")
@@ -51,6 +57,34 @@ def an_edit_keeps_the_unit_and_the_end(stack, browser, seeded):
     after = stack.api("GET", f"{KEYS}/{key['key_id']}")
     assert after["rate_limit_policy"] == limit | {"quota": "2000"}, after
     assert after["expire_time"] == key["expire_time"], after
+
+
+def a_command_takes_away_what_its_dialog_takes_away(stack, browser, seeded):
+    """The command that a dialog shows is run, instead of pressing Save."""
+    fields = {
+        "scopes": ["orders:read"], "metadata": {"team": "blue"}, "ip_restriction": {"allowed_cidrs": ["203.0.113.0/24"]},
+        "rate_limit_policy": {"quota": "10", "window": "60s"},
+    }
+    key, _ = stack.issue("emptied", "user:command", **fields)
+    path = f"{KEYS}/{key['key_id']}"
+    with ConsolePage(browser, stack) as console:
+        page, dialog = console.page, console.page.get_by_role("dialog")
+        console.open(f"keys/issued/{key['key_id']}")
+        page.get_by_role("button", name="Edit").click()
+        dialog.get_by_label("Remove orders:read").click()
+        dialog.get_by_label("Remove 203.0.113.0/24").click()
+        dialog.get_by_label("Limit of requests").fill("")
+        dialog.get_by_label("Metadata").fill("")
+        dialog.locator("pre", has_text="--metadata").wait_for(state="attached")
+        words = shlex.split(dialog.locator("pre").text_content())
+    assert words[0] == "talos", words
+    env = {name: value for name, value in os.environ.items() if not name.startswith("TALOS_")}
+    env["XDG_CONFIG_HOME"] = str(stack.path)
+    subprocess.run([stack.talos, *words[1:]], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=env)
+    after = stack.api("GET", path)
+    cidrs = after.get("ip_restriction", {}).get("allowed_cidrs")
+    left = [cidrs, *(after.get(name) for name in ("scopes", "rate_limit_policy", "metadata"))]
+    assert after["name"] == "emptied" and not any(left), after
 
 
 def a_bulk_revocation_can_be_stopped(stack, browser, seeded):
@@ -189,7 +223,8 @@ def only_active_keys_are_rotated(stack, browser, seeded):
 
 
 CHANGING = [
-    an_open_dialog_undoes_no_change_of_others, an_edit_keeps_the_unit_and_the_end, a_bulk_revocation_can_be_stopped,
+    an_open_dialog_undoes_no_change_of_others, an_edit_keeps_the_unit_and_the_end,
+    a_command_takes_away_what_its_dialog_takes_away, a_bulk_revocation_can_be_stopped,
     a_lost_answer_makes_no_second_key, an_answer_on_its_way_is_not_left, a_hidden_secret_is_on_no_part_of_the_page,
     only_active_keys_are_rotated,
 ]

@@ -112,6 +112,24 @@ def old_data_is_called_old(stack, browser, seeded):
         page.get_by_text("was read earlier").wait_for(state="detached")
 
 
+def uses_that_can_not_be_read_are_not_none(stack, browser, seeded):
+    """Whoever decides when the old key ends must not take a failed request for a key that nobody uses."""
+    old, _ = stack.issue("in use", "user:uses")
+    stack.api("POST", f"/v2alpha1/admin/issuedApiKeys/{old['key_id']}:rotate", {"grace_period": "1h"})
+    uses = re.compile(r"/v2alpha1/admin/usage\?.*group_by=key(&|$)")
+    with ConsolePage(browser, stack) as console:
+        page = console.page
+        page.route(uses, lambda route: route.fulfill(status=503, content_type="application/json", body="{}"))
+        console.open(f"keys/issued/{old['key_id']}")
+        page.get_by_role("alert").first.wait_for()
+        assert "It ends" in page.locator("main").inner_text()
+        assert page.get_by_text("Last used never").count() == 0
+        page.unroute(uses)
+        page.get_by_role("button", name="Try again").click()
+        page.get_by_text("Last used never").wait_for()
+        assert page.get_by_role("alert").count() == 0
+
+
 def chips_that_exclude_each_other_are_not_both_on(stack, browser, seeded):
     with ConsolePage(browser, stack) as console:
         page = console.page
@@ -148,5 +166,6 @@ def an_export_that_ends_early_says_so(stack, browser, seeded):
 PROBLEMS = [
     every_mode_has_words, only_a_key_that_is_gone_is_called_deleted, a_page_that_is_slow_is_added_once,
     a_search_keeps_what_is_chosen_meanwhile, an_answer_slower_than_its_timer_is_shown, old_data_is_called_old,
-    chips_that_exclude_each_other_are_not_both_on, an_export_that_ends_early_says_so,
+    uses_that_can_not_be_read_are_not_none, chips_that_exclude_each_other_are_not_both_on,
+    an_export_that_ends_early_says_so,
 ]

@@ -161,6 +161,31 @@ async fn without_enforcement_the_policy_is_only_reported() {
     }
 }
 
+/// A batch says the same as a single verification, once for all its keys.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_warns_once_of_limits_that_are_not_enforced() {
+    let reported = |what: &str| format!("299 talos \"{what} stored and reported, not enforced\"");
+    let idle = reported("rate_limit.enabled is false: the limits of this key are");
+    let bytes = reported("rate_limit_policy.unit: content-bytes is");
+    let talos = Setup::new().start().await;
+    let policy = json!({ "quota": "1", "window": "3600s", "unit": "content-bytes" });
+    let counted = [key(&talos, 1).await.secret, key(&talos, 1).await.secret];
+    let other = talos.issue(json!({ "rate_limit_policy": policy })).await.secret;
+    let free = talos.issue(json!({})).await.secret;
+    let warnings = async |talos: &Talos, credentials: &[&str]| {
+        let requests: Vec<Value> =
+            credentials.iter().map(|credential| json!({ "credential": credential })).collect();
+        let reply = talos.admin.post(BATCH_VERIFY, &json!({ "requests": requests })).await.expect(200);
+        let all = reply.headers.get_all("warning").iter();
+        all.map(|header| header.to_str().must("a warning").to_owned()).collect::<Vec<String>>()
+    };
+    assert_eq!(warnings(&talos, &[&*free, "nonsense"]).await, Vec::<String>::new());
+    let all = [&*free, &*counted[0], "nonsense", &*counted[1], &*other];
+    assert_eq!(warnings(&talos, &all).await, [idle, bytes.clone()]);
+    let enforcing = talos.setup.clone().set("TALOS_RATE_LIMIT_ENABLED", "true").start().await;
+    assert_eq!(warnings(&enforcing, &all).await, [bytes]);
+}
+
 /// Three processes that count together.
 async fn three(redis: &Redis) -> [Talos; 3] {
     let setup = redis.counts_for(limited());

@@ -33,7 +33,7 @@ function talos(...words) {
 
 const json = (value) => (value && Object.keys(value).length ? JSON.stringify(value) : undefined);
 
-/** Flags that issuing, rotating and updating share. */
+/** Flags that issuing, importing and rotating share. */
 function fields(body) {
   const limit = body.rate_limit_policy;
   const refill = body.credits?.refill;
@@ -69,9 +69,13 @@ export const cli = {
     talos("keys", "revoke", id, ["--reason", reason.replace("REVOCATION_REASON_", "").toLowerCase()], ["--reason-text", description]),
   suspend: (id, body) => talos("keys", kindOf(id), "suspend", id, ["--reason", body.reason], ["--until", body.until]),
   resume: (id) => talos("keys", kindOf(id), "resume", id),
-  update: (id, body, mask) =>
-    talos("keys", kindOf(id), "update", id, ["--name", body.name], ...fields(body), ["--expire-time", body.expire_time], ["--update-mask", mask]),
-  // An empty word takes away what was there.
+  // An empty word takes away what was there. Limits in other units than requests have no option: then there is no command.
+  update: (id, { name, scopes, ip_restriction: addresses, rate_limit_policy: limit, metadata, expire_time: end }) => {
+    if (limit && limit.unit !== "requests") return "";
+    const set = (flag, word) => (word === undefined ? [] : [flag, quote(word)]);
+    return talos("keys", kindOf(id), "update", id, ...set("--name", name), ...set("--scopes", scopes?.join(",")), ...set("--allowed-cidrs", addresses?.allowed_cidrs.join(",")),
+      ...set("--rate-limit-quota", limit === null ? 0 : limit?.quota), ...set("--rate-limit-window", limit?.window), ...set("--metadata", metadata && JSON.stringify(metadata)), ...set("--expire-time", end));
+  },
   updateActor: (id, { display_name: name, metadata, rate_limit_policies: limits }) => {
     const words = (limits ?? []).map((limit) => `${limit.name}=${limit.quota}/${limit.window}${limit.enforce === "ENVOY" ? ",envoy" : ""}`);
     return talos("actors", "update", quote(id), ...(name === undefined ? [] : ["--display-name", quote(name)]), ...(metadata ? ["--metadata", quote(JSON.stringify(metadata))] : []),

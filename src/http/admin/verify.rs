@@ -15,7 +15,7 @@ use crate::http::audit::origin;
 use crate::http::body;
 use crate::http::context::{Context, NetworkSettings};
 use crate::http::epoch::min_epoch;
-use crate::http::notice::{limit_warning, not_enforced, to_header};
+use crate::http::notice::add_limit_warnings;
 use crate::http::reply::{Reply, ok};
 use crate::http::wire::{BatchVerifyBody, BatchVerifyOut, MAX_BATCH_VERIFY, VerifyBody, VerifyOut};
 use crate::key::{CreditBalance, Key, SpentCredits};
@@ -91,6 +91,8 @@ pub(crate) async fn verify_batch(
         &mut response,
         overall(results.iter().flatten().map(|verified| verified.verification.cache)),
     );
+    let keys = results.iter().flatten().filter_map(|verified| verified.verification.key());
+    add_limit_warnings(&mut response, &settings, keys);
     Ok(response)
 }
 
@@ -199,11 +201,9 @@ fn cost(query: &[(String, String)]) -> Result<u32, ApiError> {
 fn set_rate_headers(response: &mut Response, settings: &Settings, verified: &Verified) {
     let Verified { verification, charge, spent, .. } = verified;
     let key = verification.key();
-    let policy = key.and_then(|key| key.rate_policy);
+    add_limit_warnings(response, settings, key.into_iter());
     let values = [
         ("ratelimit-policy", key.and_then(Key::rate_policy_header)),
-        ("warning", policy.and_then(not_enforced)),
-        ("warning", key.and_then(|key| limit_warning(settings, key)).map(to_header)),
         ("ratelimit", charge.map(|charge| charge.header())),
         (
             "retry-after",

@@ -315,7 +315,7 @@ pub(crate) const VERIFY_BATCH: Operation = Operation {
         status: "200",
         description: "The results.",
         schema: Some(of::<BatchVerifyOut<'static>>),
-        headers: &[CACHE],
+        headers: &[CACHE, WARNING],
     },
 };
 

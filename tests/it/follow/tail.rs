@@ -109,6 +109,9 @@ async fn a_time_before_what_is_kept_is_an_error_that_says_what_to_do() {
     }
     let kept = cli.line("events tail --after oldest --no-follow -o json").await.ok();
     assert!(kept.contains(&keys[1].id) && !kept.contains(&keys[0].id), "{kept}");
+    let first: Value = serde_json::from_str(kept.lines().next().must("a line")).must("JSON");
+    let from = format!("still kept, from {} on:", first.text("/time"));
+    assert!(ran.stderr.contains(&from), "{from}: {}", ran.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]

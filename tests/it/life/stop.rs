@@ -64,7 +64,9 @@ async fn sigterm_ends_it_after_all_that_is_in_flight() {
     let mut checks = Vec::new();
     for _ in 0..2 {
         let grpc = talos.grpc().await;
-        checks.extend((0..4).map(|_| grpc.check_slowly(&request)));
+        for _ in 0..4 {
+            checks.push(grpc.check_slowly(&request).await);
+        }
         // Answered behind them on the same connection: so the server has seen them.
         grpc.check(&request).await.allowed();
     }

@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::rig::check::Verdict;
 use crate::rig::http::Base;
@@ -76,14 +76,18 @@ impl Grpc {
         self.call(CHECK, Full::new(framed(&message)).boxed()).await
     }
 
-    /// Begins a Check of which only a part is sent.
-    pub fn check_slowly(&self, request: &CheckRequest) -> SlowCheck {
+    /// Begins a Check of which only a part is sent. What is called next on the connection is sent
+    /// behind it.
+    pub async fn check_slowly(&self, request: &CheckRequest) -> SlowCheck {
         let message = framed(&request.encode_to_vec());
-        let (rest, body) = mpsc::unbounded_channel();
+        let (rest, parts) = mpsc::unbounded_channel();
         let half = message.len() / 2;
         rest.send(message.slice(..half)).must("sending half a message");
+        let (begun, has_begun) = oneshot::channel();
+        let body = ChannelBody { parts, begun: Some(begun) }.boxed();
         let grpc = self.clone();
-        let answer = tokio::spawn(async move { grpc.call(CHECK, ChannelBody(body).boxed()).await });
+        let answer = tokio::spawn(async move { grpc.call(CHECK, body).await });
+        has_begun.await.must("a Check that begins");
         SlowCheck { rest, missing: message.slice(half..), answer }
     }
 
@@ -115,8 +119,9 @@ impl Grpc {
         &self,
         path: &str,
     ) -> Result<(mpsc::UnboundedSender<Bytes>, Response<Incoming>), String> {
-        let (sender, body) = mpsc::unbounded_channel();
-        let response = within("the head of a response", self.send(path, ChannelBody(body).boxed())).await?;
+        let (sender, parts) = mpsc::unbounded_channel();
+        let body = ChannelBody { parts, begun: None }.boxed();
+        let response = within("the head of a response", self.send(path, body)).await?;
         Ok((sender, response))
     }
 
@@ -194,7 +199,12 @@ impl SlowCheck {
     }
 }
 
-struct ChannelBody(mpsc::UnboundedReceiver<Bytes>);
+/// A body in parts.
+struct ChannelBody {
+    parts: mpsc::UnboundedReceiver<Bytes>,
+    /// Told when the first part is taken.
+    begun: Option<oneshot::Sender<()>>,
+}
 
 impl Body for ChannelBody {
     type Data = Bytes;
@@ -204,7 +214,14 @@ impl Body for ChannelBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(context).map(|part| part.map(|bytes| Ok(Frame::data(bytes))))
+        let part = self.parts.poll_recv(context);
+        if part.is_ready()
+            && let Some(begun) = self.begun.take()
+        {
+            // Nobody may wait for it any more.
+            let _ = begun.send(());
+        }
+        part.map(|part| part.map(|bytes| Ok(Frame::data(bytes))))
     }
 }
 

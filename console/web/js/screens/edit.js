@@ -55,7 +55,7 @@ export function Edit({ of: current, onClose }) {
   const endProblem = key.expire_time && !form.end ? "An end can be moved, but not taken away." : "";
   const isWrong = endProblem || !form.name.trim() || form.scopes.some(scopeProblem) || form.cidrs.some(addressProblem) || metadataProblem(form.metadata);
   return html`<${Change} title=${`Edit ${shown(key.name)}`} verb="Save" disabled=${!mask || Boolean(isWrong)} run=${() => call(name, options)} onClose=${onClose}
-    done="Saved; it counts everywhere within seconds" forms=${{ talos: cli.update(key.key_id, body, ""), curl: curl(name, options) }}>
+    done="Saved; it counts everywhere within seconds" forms=${{ talos: cli.update(key.key_id, body), curl: curl(name, options) }}>
     ${!same(formOf(current), formOf(key)) && html`<${Notice} tone="warn" title="The key was changed meanwhile"><p>Fields that you change replace what they have by now; the others stay. Open this again to see them.</p><//>`}
     <${Field} id="edit-name" label="Name">${(props) => html`<input class="input" ...${props} maxlength="255" autofocus value=${form.name} onInput=${(event) => set({ name: event.target.value })} />`}<//>
     <${TokenField} id="edit-scopes" label="Scopes" items=${form.scopes} onChange=${(scopes) => set({ scopes })} check=${scopeProblem} />

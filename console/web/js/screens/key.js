@@ -9,7 +9,7 @@ import { badge, isActive, isImported, limitsOf, sentence, suspensionOf, timeline
 import { keyLink, link } from "../router.js";
 import { may } from "../session.js";
 import { count, exactTime, windowWords } from "../time.js";
-import { Badge, Commands, Empty, Loaded, Mono, Notice, Tags, Time, shown } from "../ui.js";
+import { Badge, Commands, Empty, Failure, Loaded, Mono, Notice, Tags, Time, shown } from "../ui.js";
 import { Finish, Resume, Revoke, Suspend, operationOf } from "./change.js";
 import { Edit } from "./edit.js";
 
@@ -63,7 +63,8 @@ export function KeyScreen({ id }) {
 function Key({ of: key, reload }) {
   const [dialog, setDialog] = useState("");
   const uses = useLoad((signal) => call("adminGetUsage", { query: { filter: `key_id = ${key.key_id}`, group_by: "key", start_time: new Date(Date.now() - 400 * 86_400_000).toISOString() }, signal }), [key.key_id, key.last_used_time]);
-  const used = uses.data?.rows?.[0] ?? {};
+  // Unset until it is known: a key whose uses can't be read isn't one that was never used.
+  const used = uses.data && (uses.data.rows?.[0] ?? {});
   const close = (done) => {
     setDialog("");
     if (done) reload();
@@ -77,6 +78,7 @@ function Key({ of: key, reload }) {
       <${Actions} of=${key} open=${setDialog} /></div>
     <${Notice} tone=${noticeTone} icon=${!isActive(key) || suspensionOf(key) ? "ban" : isEnding ? "rotate" : "check"} action=${isEnding && may("adminFinishIssuedApiKey") && html`<button class="button small" onClick=${() => setDialog("finish")}>End it now</button>`}>
       <p class="strong" data-sentence>${shown(sentence(key))}</p>${isEnding && html`<${OldWords} of=${key} used=${used} />`}<//>
+    ${uses.error && !uses.error.isUnknown && html`<${Failure} problem=${uses.error} retry=${uses.reload} isOld=${used !== undefined} />`}
     ${(key.warnings ?? []).map((warning) => html`<${Notice} tone="warn" title=${shown(warning)} />`)}
     <div class="columns">
       <div class="stack"><${Usage} filter=${`key_id = ${key.key_id}`} /><${Lineage} of=${key} /><${Timeline} of=${key} used=${used} /></div>
@@ -110,7 +112,7 @@ export function OldKey({ of: key, used, finish }) {
 }
 
 function OldWords({ of: key, used }) {
-  return html`<p>Last used ${used.last_used_time ? html`<${Time} at=${used.last_used_time} />${used.last_used_address ? ` from ${used.last_used_address}` : ""}` : "never"}. It ends <${Time} at=${key.supersede_time} /> at the latest.${" "}
+  return html`<p>${used && html`Last used ${used.last_used_time ? html`<${Time} at=${used.last_used_time} />${used.last_used_address ? ` from ${used.last_used_address}` : ""}` : "never"}. `}It ends <${Time} at=${key.supersede_time} /> at the latest.${" "}
     ${key.replaced_by && html`<a href=${keyLink(key.replaced_by)}>The new key</a>`}</p>`;
 }
 
@@ -147,15 +149,15 @@ function Facts({ of: key, used }) {
   const fact = (name, value) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
   const limits = limitsOf(key);
   const cidrs = key.ip_restriction?.allowed_cidrs;
-  const address = used.last_used_address ?? key.last_used_address;
+  const address = used?.last_used_address ?? key.last_used_address;
   return html`<section class="card" aria-label="Details"><header><h2>Details</h2></header><div class="card-body"><dl class="facts">
     ${fact("Actor", html`<a href=${link(["actors", key.actor_id])}>${shown(key.actor_id)}</a>`)}
     ${fact("Scopes", html`<${Tags} items=${key.scopes} most=${20} />`)}
     ${fact("Addresses", cidrs?.length ? html`<${Tags} items=${cidrs} most=${20} />` : "any")}
     ${fact("Limits", limits.length ? limits.map((limit) => html`<div>${shown(limit.quota)} per ${windowWords(limit.window)} <span class="muted small">${limit.name}${limit.scope === "ACTOR" ? ", over all keys of the actor" : ""}</span></div>`) : "none")}
     ${key.credits && fact("Credits", creditWords(key.credits))}
-    ${fact("Last used", html`<${Time} at=${used.last_used_time ?? key.last_used_time} />${address ? html` from <span class="mono">${address}</span>` : ""}`)}
-    ${used.count !== undefined && fact("Requests, all counted", count(Number(used.count)))}
+    ${fact("Last used", html`<${Time} at=${used?.last_used_time ?? key.last_used_time} empty=${used ? "never" : "unknown"} />${address ? html` from <span class="mono">${address}</span>` : ""}`)}
+    ${used?.count !== undefined && fact("Requests, all counted", count(Number(used.count)))}
     ${fact("Expires", html`<${Time} at=${key.expire_time} />${key.expire_time && html`<span class="muted small"> ${exactTime(key.expire_time)}</span>`}`)}
     ${fact(isImported(key) ? "Imported" : "Issued", html`<${Time} at=${key.create_time} />${key.created_by ? html` by ${shown(key.created_by)}` : ""}`)}
     ${key.visibility === "KEY_VISIBILITY_PUBLIC" && fact("Visibility", "publishable")}

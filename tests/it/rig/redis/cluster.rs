@@ -82,10 +82,15 @@ impl Cluster {
             source.command(&["CLUSTER", "SETSLOT", slot, "MIGRATING", &ids[1]]).await;
         }
         let port = target.port.to_string();
-        for name in &names {
-            source.command(&["MIGRATE", ADDRESS, &port, name, "0", "5000"]).await;
-        }
         for slot in &slots {
+            // A name may have come before the slot was declared to move. None comes from then on.
+            let mut list = redis::cmd("CLUSTER");
+            list.arg("GETKEYSINSLOT").arg(slot).arg(1_000);
+            let there: Vec<String> =
+                list.query_async(&mut source.connection().await).await.must("GETKEYSINSLOT");
+            for name in &there {
+                source.command(&["MIGRATE", ADDRESS, &port, name, "0", "5000"]).await;
+            }
             for node in [target, source] {
                 node.command(&["CLUSTER", "SETSLOT", slot, "NODE", &ids[1]]).await;
             }
