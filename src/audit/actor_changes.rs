@@ -7,8 +7,8 @@ use crate::clock::Timestamp;
 use crate::key::{ActorId, NetworkId};
 use crate::store::{Store, StoreError};
 
-/// Returns the suspensions and ends of suspensions that the database lacks at `now`, of changes in
-/// their order.
+/// Returns the suspensions and ends of suspensions that the database lacks at `now`. The changes
+/// stand in the order in which they were made.
 ///
 /// # Errors
 /// When the database fails.

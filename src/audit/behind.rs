@@ -279,3 +279,34 @@ fn newest_parts(path: &Path, chain: &str, known: u64) -> io::Result<Vec<Part>> {
     }
     Ok(newest)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::chain::Mac;
+
+    #[test]
+    fn a_file_that_does_not_begin_as_one_of_a_log_is_not_taken_for_compared() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        let (keys, mut mac, mut lines) = ([ChainKey::unkeyed()], Mac::NONE, vec![]);
+        for seq in 1..=3 {
+            let object = match seq {
+                1 => json!({
+                    "seq": 1, "kind": "begin", "chain": "c", "key": keys[0].name(), "previous": mac.to_string(),
+                    "time": "2026-01-01T00:00:00Z",
+                }),
+                _ => json!({ "seq": seq, "kind": "intent", "time": "2026-01-01T00:00:00Z" }),
+            };
+            let (line, next) = keys[0].sign_line(&mac, &object.to_string());
+            mac = next;
+            lines.push(line + "\n");
+        }
+        fs::write(directory.path().join("audit.jsonl.1"), lines[..2].concat()).unwrap();
+        for (current, is_whole) in [(String::new(), true), (format!("\0\0{}", lines[2]), false)] {
+            fs::write(&path, current).unwrap();
+            let since = read_changes(&path, "c", &keys, 1).unwrap();
+            assert_eq!(since.is_whole, is_whole, "{since:?}");
+        }
+    }
+}

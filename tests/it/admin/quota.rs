@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sqlx::Connection;
 
 use crate::rig::database::{self, Server};
-use crate::rig::http::{Call, Version};
+use crate::rig::http::{Call, Reply, Version};
 use crate::rig::support::{Json, Must, number_from, unix_now, until};
 use crate::rig::talos::{IMPORTED, ISSUED, NETWORK, Setup, Talos};
 
@@ -82,24 +82,31 @@ async fn a_full_quota_holds_up_nobody() {
     order.close().await.must("closing");
 }
 
+/// Ids of the networks of `a.example` and of `b.example`.
+const A: &str = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa";
+const B: &str = "bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb";
+
+/// Sets the variables of a process with these networks.
+fn of_two_networks(dsn: &str) -> Setup {
+    let networks = json!([{ "hostname": "a.example", "id": A }, { "hostname": "b.example", "id": B }]);
+    Setup::new()
+        .set("TALOS_DB_DSN", dsn)
+        .set("TALOS_MULTITENANCY_ENABLED", "true")
+        .set("TALOS_MULTITENANCY_NETWORKS", &networks.to_string())
+}
+
+/// Sends a request to the network of a host.
+async fn post_to(talos: &Talos, host: &str, path: &str, body: Value) -> Reply {
+    talos.admin.send(Version::Http1, Call::post(path).json(&body).header("host", host)).await
+}
+
 /// A network whose keys are locked, however long, doesn't hold up the revocations of another.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_network_does_not_hold_up_another() {
     needs!(Postgres);
-    const A: &str = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa";
-    const B: &str = "bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb";
     let dsn = database::server().unwrap_or(Server::Postgres).new_database();
-    let networks = json!([{ "hostname": "a.example", "id": A }, { "hostname": "b.example", "id": B }]);
-    let talos = Setup::new()
-        .set("TALOS_DB_DSN", &dsn)
-        .set("TALOS_QUOTA_API_KEYS_MAX", "10")
-        .set("TALOS_MULTITENANCY_ENABLED", "true")
-        .set("TALOS_MULTITENANCY_NETWORKS", &networks.to_string())
-        .start()
-        .await;
-    let post = async |host: &str, path: &str, body: Value| {
-        talos.admin.send(Version::Http1, Call::post(path).json(&body).header("host", host)).await
-    };
+    let talos = of_two_networks(&dsn).set("TALOS_QUOTA_API_KEYS_MAX", "10").start().await;
+    let post = async |host: &str, path: &str, body: Value| post_to(&talos, host, path, body).await;
     let new = json!({ "name": "n", "actor_id": "a" });
     let mut ids = vec![];
     for host in ["a.example", "b.example"] {
@@ -142,19 +149,9 @@ fn waiting_sessions(dsn: &str) -> &'static str {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_of_one_network_does_not_hold_up_another() {
     needs!(Postgres);
-    const A: &str = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa";
-    const B: &str = "bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb";
     let dsn = database::server().unwrap_or(Server::Postgres).new_database();
-    let networks = json!([{ "hostname": "a.example", "id": A }, { "hostname": "b.example", "id": B }]);
-    let talos = Setup::new()
-        .set("TALOS_DB_DSN", &dsn)
-        .set("TALOS_MULTITENANCY_ENABLED", "true")
-        .set("TALOS_MULTITENANCY_NETWORKS", &networks.to_string())
-        .start()
-        .await;
-    let post = async |host: &str, path: &str, body: Value| {
-        talos.admin.send(Version::Http1, Call::post(path).json(&body).header("host", host)).await
-    };
+    let talos = of_two_networks(&dsn).start().await;
+    let post = async |host: &str, path: &str, body: Value| post_to(&talos, host, path, body).await;
     let issued = post("b.example", ISSUED, json!({ "name": "n", "actor_id": "a" })).await.expect(201).json();
     let revoke = format!("{ISSUED}/{}:revoke", issued.text("/issued_api_key/key_id"));
     // A row that isn't committed yet, whose request id is that of the batch's last key.
